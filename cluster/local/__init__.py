@@ -1,0 +1,1 @@
+"""Spark standalone and Ray on this machine, on loopback."""

@@ -1,0 +1,1 @@
+"""The code zip, spark-submit and the Jobs API of Ray."""

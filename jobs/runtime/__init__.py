@@ -1,0 +1,1 @@
+"""list -> map -> commit, written once for Spark, Ray and in-process."""

@@ -1,0 +1,1 @@
+"""Crawl files to records, records to decoded HTML, HTML to main text."""

@@ -1,0 +1,1 @@
+"""Normal form, shingles, signatures, bands, verification, components, survivors."""

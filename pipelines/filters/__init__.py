@@ -1,0 +1,1 @@
+"""Measures computed once, rules that read them, thresholds as data."""

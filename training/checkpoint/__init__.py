@@ -1,0 +1,1 @@
+"""Layout-independent checkpoints: slices of parameters and optimizer moments."""

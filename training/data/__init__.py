@@ -1,0 +1,1 @@
+"""Plan, order, mixture, rows, stream. numpy in, numpy out; no torch."""
