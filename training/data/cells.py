@@ -1,8 +1,8 @@
 """The geometry of a cell: its shards, cut into full stretches and a stream of tails.
 
-Full stretches are numbered shard by shard in manifest order; what is left of every shard (fewer than
-S tokens each) is joined, in the same order, into the tail stream.  Appended shards come last, so neither a stretch
-number nor a place in the tail stream ever changes when a crawl is appended.
+Full stretches are numbered shard by shard in manifest order; what is left of every shard (fewer than S
+tokens each) is joined, in the same order, into the tail stream. Appended shards come last, so neither a
+stretch number nor a place in the tail stream ever changes when a crawl is appended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a token lies in the geometry; the offset of a tail token counts in the tail stream, its stretch is 0."""
+    """Where a token lies in the geometry; a tail token's offset counts in the tail stream (stretch 0)."""
 
     kind: Literal["stretch", "tail"]
     stretch: int
@@ -37,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellGeometry:
-    """Shard sizes in tokens, in manifest order, and the stretch; `units` names the shards for the growth check."""
+    """Shard sizes in tokens, in manifest order, and the stretch; `units` names the shards."""
 
     name: str
     shard_tokens: tuple[int, ...]
@@ -49,9 +49,13 @@ class CellGeometry:
     def __post_init__(self) -> None:
         """Build the two cumulative tables, one entry a shard."""
         if self.stretch_tokens < 1:
-            raise ConfigError(f"cell {self.name!r}: stretch_tokens is {self.stretch_tokens}; expected at least 1")
+            raise ConfigError(
+                f"cell {self.name!r}: stretch_tokens is {self.stretch_tokens}; expected at least 1"
+            )
         if self.units and len(self.units) != len(self.shard_tokens):
-            raise ConfigError(f"cell {self.name!r}: {len(self.units)} units for {len(self.shard_tokens)} shards")
+            raise ConfigError(
+                f"cell {self.name!r}: {len(self.units)} units for {len(self.shard_tokens)} shards"
+            )
         tokens = np.asarray(self.shard_tokens, dtype=np.int64)
         if tokens.size and tokens.min() < 0:
             raise ConfigError(f"cell {self.name!r}: a shard has {tokens.min()} tokens")
@@ -119,6 +123,8 @@ class CellGeometry:
         return self.is_extension_of(other) and other.is_extension_of(self)
 
 
-def geometry(name: str, shard_tokens: Sequence[int], stretch_tokens: int, units: Sequence[str] = ()) -> CellGeometry:
+def geometry(
+    name: str, shard_tokens: Sequence[int], stretch_tokens: int, units: Sequence[str] = ()
+) -> CellGeometry:
     """A CellGeometry from any sequences."""
     return CellGeometry(name, tuple(int(n) for n in shard_tokens), stretch_tokens, tuple(units))

@@ -1,10 +1,11 @@
 """The token stream of a cell: laps of permuted stretches, then the tails; growth in mid-lap.
 
 Lap e is the cell's n stretches in permuted order followed by the tail stream, exactly all of its tokens.
-When an appended crawl extends the cell with the cursor inside a lap, the lap gets a new *stage*: the rest of the open
-stretch, a fresh permutation of what is left and what is new, the rest of the tails.  Stages nest; every one is a
-bijection onto what the earlier ones left over, so no token comes twice in a lap and none is lost, and the inverse
-walks the same stages.  The state is two integers, (lap, used); the stages follow from the plan's earlier segments.
+When an appended crawl extends the cell with the cursor inside a lap, the lap gets a new *stage*: the rest
+of the open stretch, a fresh permutation of what is left and what is new, the rest of the tails. Stages
+nest; every one is a bijection onto what the earlier ones left over, so no token comes twice in a lap and
+none is lost, and the inverse walks the same stages. The state is two integers, (lap, used); the stages
+follow from the plan's earlier segments.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from training.data.permutation import Permutation, round_keys
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of tokens of one lap from one stretch, or from the tail stream (offset counts there, stretch is 0)."""
+    """A run of tokens of one lap from one stretch, or from the tail stream (stretch 0)."""
 
     lap: int
     kind: Literal["stretch", "tail"]
@@ -83,8 +84,8 @@ class CellStream:
         """The stream over a version that extends this one: the open lap goes on in a new stage."""
         if not newer.is_extension_of(self.geometry):
             raise IntegrityError(
-                f"cell {newer.name!r}: the new version does not begin with the {len(self.geometry.shard_tokens)} "
-                "shards of the old one",
+                f"cell {newer.name!r}: the new version does not begin with the "
+                f"{len(self.geometry.shard_tokens)} shards of the old one",
                 mend="a refiltered or retokenized version needs a cell name of its own",
             )
         stage = _next_stage(self.stages[-1], self, newer)
@@ -95,7 +96,8 @@ class CellStream:
         if self.used:
             raise ConfigError(
                 f"cell {newer.name!r}: stretch_tokens changes from {self.geometry.stretch_tokens} to "
-                f"{newer.stretch_tokens} with {self.used} tokens of lap {self.lap} used; it may change only at a lap's start"
+                f"{newer.stretch_tokens} with {self.used} tokens of lap {self.lap} used; it may change only "
+                "at a lap's start"
             )
         return CellStream.begin(self.seed, newer, self.lap)
 
@@ -119,7 +121,7 @@ class CellStream:
         return [self.geometry.stretch_span(piece.stretch, piece.offset, piece.tokens)]
 
     def find(self, place: Place, lap: int) -> int | None:
-        """The token number after the cursor at which `lap` shows this place; None if the cursor has passed it."""
+        """The token number after the cursor at which `lap` shows this place; None if it is passed."""
         if lap < self.lap:
             return None
         stages = self.stages if lap == self.lap else (_plain_lap(self.geometry),)
@@ -134,7 +136,9 @@ class CellStream:
         stage, size = stages[-1], self.geometry.stretch_tokens
         v = used - stage.start
         if v < stage.head_tokens:
-            return Piece(lap, "stretch", stage.head_stretch, stage.head_offset + v, min(tokens, stage.head_tokens - v))
+            return Piece(
+                lap, "stretch", stage.head_stretch, stage.head_offset + v, min(tokens, stage.head_tokens - v)
+            )
         item, offset = divmod(v - stage.head_tokens, size)
         if item < stage.items:
             stretch = self._item(stages, lap, len(stages) - 1, item)
@@ -170,7 +174,9 @@ class CellStream:
                 return stage.start + v
         raise IndexError(f"cell {self.geometry.name!r}: {place} is not in the geometry")
 
-    def _place_in_stage(self, stage: _Stage, lap: int, growth: int, stretch: int, before: int | None) -> int | None:
+    def _place_in_stage(
+        self, stage: _Stage, lap: int, growth: int, stretch: int, before: int | None
+    ) -> int | None:
         if stretch >= stage.stretches_before:
             y = stage.carried + stretch - stage.stretches_before
         elif before is not None:

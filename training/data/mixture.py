@@ -1,8 +1,9 @@
 """Which cell the next row comes from: earliest deadline first over blocks of 65,536 slots.
 
 Row j of a cell with n of M slots is released at floor(j M / n) and due by ceil((j + 1) M / n); walking the
-slots by earliest deadline keeps every cell within one row of its share at *every* prefix.  (Rounding
-cumulative weights instead is not monotone: a cell would lose rows.)  Tables have the block's size and never grow with the corpus.
+slots by earliest deadline keeps every cell within one row of its share at *every* prefix. (Rounding
+cumulative weights instead is not monotone: a cell would lose rows.) Tables have the block's size and never
+grow with the corpus.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ BLOCK_SLOTS = 65_536
 
 
 def integer_shares(weights: Sequence[float | int | Fraction], slots: int = BLOCK_SLOTS) -> tuple[int, ...]:
-    """Shares with sum `slots`, by largest remainder; ties go to the lower cell number.  Done once, when a plan is written."""
+    """Shares with sum `slots`, by largest remainder; ties go to the lower cell number."""
     exact = [Fraction(weight) for weight in weights]
     total = sum(exact)
     if not exact or total <= 0 or min(exact) < 0:
@@ -39,7 +40,9 @@ class Mixture:
     def __init__(self, shares: Sequence[int]) -> None:
         """Build the tables; about 50 ms."""
         if sum(shares) != BLOCK_SLOTS or min(shares, default=-1) < 0:
-            raise ConfigError(f"shares {list(shares)} sum to {sum(shares)}; expected {BLOCK_SLOTS}, none negative")
+            raise ConfigError(
+                f"shares {list(shares)} sum to {sum(shares)}; expected {BLOCK_SLOTS}, none negative"
+            )
         self.shares = tuple(int(share) for share in shares)
         self._cell = np.asarray(_earliest_deadline(self.shares), dtype=np.int32)
         self._slots = [np.flatnonzero(self._cell == c).astype(np.int32) for c in range(len(self.shares))]

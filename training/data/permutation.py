@@ -1,9 +1,9 @@
 """The keyed permutation of n items: what shuffles a lap without a table.
 
 A generalised Feistel network on the rectangle a x b that covers n, walked in cycles until the value falls
-below n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).  Sixteen rounds: with fewer the
-orders of very small cells are visibly uneven.  Everything is integer arithmetic, so any machine, any world size and any
-numpy version give the same order; the inverse is what answers "which step saw this document".
+below n (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Sixteen rounds: with fewer the
+orders of very small cells are visibly uneven. Everything is integer arithmetic, so any machine, any world
+size and any numpy version give the same order; the inverse is what answers "which step saw this document".
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Permutation:
     def __post_init__(self) -> None:
         """Refuse what the arithmetic does not cover."""
         if not 0 <= self.n < _MAX_ITEMS or len(self.keys) != ROUNDS:
-            raise ConfigError(f"a permutation needs 0 <= n < 2^63 and {ROUNDS} keys, got {self.n}, {len(self.keys)}")
+            raise ConfigError(
+                f"a permutation needs 0 <= n < 2^63 and {ROUNDS} keys, got {self.n}, {len(self.keys)}"
+            )
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -87,7 +89,7 @@ class Permutation:
 
     def _walk(self, values: npt.NDArray[np.integer], *, forward: bool) -> npt.NDArray[np.int64]:
         result = np.array(values, dtype=np.int64)
-        if result.size and not (0 <= result.min() and result.max() < self.n):
+        if result.size and (result.min() < 0 or result.max() >= self.n):
             self._check(int(result.min()))
             self._check(int(result.max()))
         todo = np.arange(result.size)

@@ -26,7 +26,9 @@ def shard_tokens_of(stream: CellStream, first: int, tokens: int) -> list[tuple[i
     ]
 
 
-@pytest.mark.parametrize("vector", VECTORS["rows"], ids=lambda v: f"L{v['sequence_length']}-S{v['stretch_tokens']}")
+@pytest.mark.parametrize(
+    "vector", VECTORS["rows"], ids=lambda v: f"L{v['sequence_length']}-S{v['stretch_tokens']}"
+)
 def test_the_golden_rows_are_reproduced(vector):
     cell = geometry(vector["cell"], vector["shard_tokens"], vector["stretch_tokens"])
     stream = CellStream.begin(vector["seed"], cell)

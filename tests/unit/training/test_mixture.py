@@ -15,7 +15,9 @@ from training.data.mixture import BLOCK_SLOTS, Mixture, integer_shares
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 
 
-@pytest.mark.parametrize("vector", VECTORS["mixture"], ids=lambda v: f"{len(v['weights'])}-cells-{v['shares'][0]}")
+@pytest.mark.parametrize(
+    "vector", VECTORS["mixture"], ids=lambda v: f"{len(v['weights'])}-cells-{v['shares'][0]}"
+)
 def test_the_golden_mixtures_are_reproduced(vector):
     shares = integer_shares(vector["weights"])
     assert list(shares) == vector["shares"]
