@@ -92,8 +92,8 @@ def run_steps(
         sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
         config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
-        if wanted != context.engine:
-            context.close_engines()
+        if wanted not in ("process", context.engine_open):
+            context.close_engines()  # two engines at once do not fit a small machine
         context.engine = wanted
         report(step)
         begun = time.monotonic()
