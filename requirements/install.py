@@ -161,7 +161,7 @@ def _install_torch(python, torch):
         _say("torch: the CPU build")
         if subprocess.run(command, env=environment, check=False).returncode == 0:
             return
-        _say("the CPU build could not be fetched; plain pip brings the build with CUDA libraries, about 3 GB to "
+        _say("the CPU build could not be fetched; plain pip brings the CUDA build, about 3 GB to "
              "download and 6 GB on disk. Ctrl-C within 10 seconds stops it.")  # fmt: skip
         time.sleep(10)
     else:
