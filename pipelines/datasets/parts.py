@@ -1,0 +1,110 @@
+"""Parts: one unit's rows as a Parquet object, named by its content.
+
+zstd, page checksums, row groups of about 16 MiB of column data: DuckDB, pandas, Polars and HF datasets read
+them as they lie. Bytes are finished before the upload, so a key always holds the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.datasets.content import bytes_content_sum, rows_sum, table_content_sum
+from pipelines.datasets.names import home
+
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+_FOLDERS = {"part": "parts", "ledger": "ledger", "file": "files"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedObject:
+    """Finished bytes of one durable object, with all that the part list tells of it."""
+
+    key: str
+    role: str
+    body: bytes
+    rows: int
+    sha256: str
+    content_sum: str
+    rows_sum: str | None = None
+    cell: str | None = None
+    tokens: int | None = None
+
+
+def encode_table(
+    dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None
+) -> EncodedObject:
+    """A part or a ledger object. With a schema, missing columns become nulls and the rest is cast to it."""
+    if schema is not None:
+        table = conform(table, schema)
+    sink = io.BytesIO()
+    per_row = max(1, table.nbytes // max(1, table.num_rows))
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
+    ) as writer:
+        writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
+    ids = rows_sum(table["id"].to_pylist()) if "id" in table.schema.names and role == "part" else None
+    return _named(
+        dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids
+    )
+
+
+def encode_file(
+    dataset: str,
+    unit: str,
+    role: str,
+    suffix: str,
+    body: bytes,
+    rows: int,
+    *,
+    cell: str | None,
+    tokens: int | None,
+) -> EncodedObject:
+    """An opaque object: a token shard, its index, a model file."""
+    content = bytes_content_sum(body, rows)
+    return _named(dataset, unit, role, suffix, body, rows, content, None, cell, tokens)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Columns of the schema, in its order; absent ones are null; a column the schema lacks is an error of ours."""
+    unknown = set(table.schema.names) - set(schema.names)
+    if unknown:
+        raise ValueError(f"columns {sorted(unknown)} are not in the schema")
+    columns = [
+        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type)
+        for f in schema
+    ]
+    return pa.Table.from_arrays(
+        [c if isinstance(c, pa.ChunkedArray) else pa.chunked_array([c]) for c in columns], schema=schema
+    )
+
+
+def _named(
+    dataset: str,
+    unit: str,
+    role: str,
+    suffix: str,
+    body: bytes,
+    rows: int,
+    content_sum: str,
+    ids: str | None,
+    cell: str | None = None,
+    tokens: int | None = None,
+) -> EncodedObject:
+    digest = hashlib.sha256(body).hexdigest()
+    key = f"{home(dataset)}/{_FOLDERS.get(role, 'shards')}/{unit}-{digest[:16]}{suffix}"
+    return EncodedObject(
+        key=key,
+        role=role,
+        body=body,
+        rows=rows,
+        sha256=digest,
+        content_sum=content_sum,
+        rows_sum=ids,
+        cell=cell,
+        tokens=tokens,
+    )
