@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from token_shards import EOS, documents_of, write_tokens
+
+from pipelines.datasets.store import MemoryStore
+from pipelines.errors import InputError, IntegrityError
+from training.data.plan import DatasetPin, Plan, single_segment_plan
+from training.data.rows import IGNORED, sum_digests
+from training.data.stream import RowSource, RowStream
+
+
+def plan_for(
+    manifest, *, steps: int = 12, rows_per_batch: int = 5, sequence_length: int = 48, seed: int = 3
+) -> Plan:
+    return single_segment_plan(
+        seed=seed,
+        dataset=DatasetPin(name=manifest.name, version=manifest.version, manifest_sha256=manifest.sha256),
+        weights={"en.web": 3, "zh.web": 2},
+        sequence_length=sequence_length,
+        rows_per_batch=rows_per_batch,
+        steps=steps,
+    )
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def cells() -> dict[str, list[list[int]]]:
+    # Shards of several pages (8,192 tokens each) and of one short page.
+    def tokens(seed: int, documents: int) -> list[int]:
+        return documents_of(seed, documents=documents, vocab_size=500)
+
+    return {"en.web": [tokens(1, 500), tokens(2, 20)], "zh.web": [tokens(3, 300)]}
+
+
+class CountingStore(MemoryStore):
+    """Counts ranged GETs and how many are in flight; spoils chosen bytes for a number of reads."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.reads: Counter[str] = Counter()
+        self.bytes_read = 0
+        self.spoil: dict[str, tuple[int, int]] = {}  # key -> (offset, reads that are spoilt)
+        self.in_flight = self.most_in_flight = 0
+        self._mutex = threading.Lock()
+
+    def get_ranges(self, key, ranges):
+        with self._mutex:
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
+            self.reads[key] += 1
+        time.sleep(0.002)
+        bodies = super().get_ranges(key, ranges)
+        offset, left = self.spoil.get(key, (0, 0))
+        if left:
+            self.spoil[key] = (offset, left - 1)
+            bodies = [
+                body[: offset - start] + b"\xff" + body[offset - start + 1 :]
+                if start <= offset < end
+                else body
+                for (start, end), body in zip(ranges, bodies, strict=True)
+            ]
+        with self._mutex:
+            self.in_flight -= 1
+            self.bytes_read += sum(map(len, bodies))
+        return bodies
+
+
+def test_rows_hold_exactly_the_tokens_of_their_spans(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    source = RowSource(store, plan_for(manifest, steps=30))
+    for position in range(0, 150, 7):
+        row, where = source.row(position), source.order.row(position)
+        expected = [t for s in where.spans for t in cells[s.cell][s.shard][s.first : s.first + s.tokens]]
+        assert row.ids.tolist() == expected
+        ends = [i for i, token in enumerate(expected) if token == EOS]
+        assert all(row.labels[i] == IGNORED for i in ends)
+
+
+def test_a_lap_through_the_stream_is_every_token_once(store):
+    cells = {"en.web": [list(range(8, 208)), list(range(208, 331))], "zh.web": [list(range(400, 461))]}
+    manifest = write_tokens(store, cells, vocab_size=500)
+    source = RowSource(store, plan_for(manifest, steps=40, sequence_length=10))
+    stream = [t for p in range(200) for t in source.row(p).ids.tolist()]
+    for name, shards in cells.items():
+        everything = sorted(t for shard in shards for t in shard)
+        mine = [t for t in stream if everything[0] <= t <= everything[-1]]
+        assert sorted(mine[: len(everything)]) == everything, name
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_any_world_size_and_any_start_give_the_same_rows_and_digest(store, cells, world_size):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    source = RowSource(store, plan_for(manifest))
+    whole = [[source.row(int(p)).digest for p in source.batches.batch(s).positions] for s in range(12)]
+    start = 4
+    parts = []
+    for rank in range(world_size):
+        with RowStream(source, rank=rank, world_size=world_size, start_step=start, rows_ahead=3) as stream:
+            parts.append(list(stream))
+    for i, step in enumerate(range(start, 12)):
+        assert [row.digest for part in parts for row in part[i].rows] == whole[step]
+        assert sum_digests([part[i].digest for part in parts]) == sum_digests(whole[step])
+
+
+def test_reads_are_whole_pages_bounded_ahead_and_many_in_flight(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    counting = CountingStore(store.location)
+    source = RowSource(counting, plan_for(manifest, steps=200))
+    counting.reads.clear()
+    with RowStream(source, rank=0, world_size=1, rows_ahead=10) as stream:
+        steps = iter(stream)
+        next(steps)
+        assert sum(counting.reads.values()) <= 3 * 15, "more rows were read than rows_ahead allows"
+        list(steps)
+    size = sum(info.size_bytes for info in store.list("datasets/tokens/shards/"))
+    # Everything fits the page cache, so pages are fetched about once (two threads may race for one).
+    assert counting.bytes_read < 2 * size
+    assert counting.most_in_flight > 1
+
+
+def test_a_page_that_is_corrupt_for_a_moment_is_read_again(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    whole = RowSource(store, plan_for(manifest))
+    counting = CountingStore(store.location)
+    source = RowSource(counting, plan_for(manifest))
+    span = source.order.row(0).spans[0]
+    shard = source.shards.shards(source.plan.segments[0].datasets[0], span.cell)[span.shard]
+    counting.spoil[shard.key] = (2 * span.first, 3)
+    assert np.array_equal(source.row(0).ids, whole.row(0).ids)
+    assert counting.spoil[shard.key][1] == 0
+
+
+def test_a_page_that_stays_corrupt_is_an_error_that_names_shard_and_page(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    source = RowSource(store, plan_for(manifest))
+    span = source.order.row(0).spans[0]
+    shard = source.shards.shards(source.plan.segments[0].datasets[0], span.cell)[span.shard]
+    at = 2 * span.first
+    body = store.get(shard.key)
+    store.put(shard.key, body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :])
+    page = at // 16384
+    with pytest.raises(IntegrityError, match=re.escape(f"{shard.key}, page {page} ")):
+        source.row(0)
+    with RowStream(source, rank=0, world_size=1) as stream, pytest.raises(IntegrityError, match="crc32c"):
+        list(stream)
+
+
+def test_a_shortened_shard_and_a_wrong_page_table_are_errors(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    source = RowSource(store, plan_for(manifest))
+    pin = source.plan.segments[0].datasets[0]
+    span = source.order.row(0).spans[0]
+    shard = source.shards.shards(pin, span.cell)[span.shard]
+    body = store.get(shard.key)
+    store.put(shard.key, body[: 2 * span.first])
+    with pytest.raises(IntegrityError, match="crc32c"):
+        source.row(0)
+    store.put(shard.crc_key, store.get(shard.crc_key)[:-1] + b"\0")
+    with pytest.raises(IntegrityError, match="differs from its sha256"):
+        RowSource(store, source.plan).row(0)
+
+
+def test_a_plan_pins_its_manifest_and_reads_only_tokens(store, cells):
+    manifest = write_tokens(store, cells, vocab_size=500)
+    plan = plan_for(manifest)
+    other = MemoryStore()
+    write_tokens(other, {**cells, "en.web": [cells["en.web"][0][::-1], cells["en.web"][1]]}, vocab_size=500)
+    with pytest.raises(IntegrityError, match="the plan pins"):
+        RowSource(other, plan)
+    absent = single_segment_plan(
+        seed=1,
+        dataset=plan.segments[0].datasets[0],
+        weights={"fr.web": 1},
+        sequence_length=8,
+        rows_per_batch=1,
+        steps=1,
+    )
+    with pytest.raises(InputError, match="no cell 'fr.web'"):
+        RowSource(store, absent)
+
+
+def test_wide_token_ids_are_read_as_int32(store):
+    cells = {"en.web": [[70_000 + i for i in range(9000)]], "zh.web": [[90_000] * 100]}
+    manifest = write_tokens(store, cells, vocab_size=100_000, dtype="int32")
+    source = RowSource(store, plan_for(manifest))
+    assert set(source.row(0).ids.tolist()) <= set(range(70_000, 79_000)) | {90_000}
