@@ -1,5 +1,5 @@
 """Data at rest: stores, manifests, parts, annotations, ledger. Formats of docs/design.md, section 4."""
 
-from pipelines.datasets.dataset import Dataset, open_dataset
+from pipelines.datasets.dataset import Dataset, aligned_parts, open_dataset
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "aligned_parts", "open_dataset"]

@@ -1,7 +1,7 @@
 """Reading a dataset: pinned to one version, no engine, no torch.
 
-    corpus = open_dataset("s3://bucket/prefix", "corpus")      # latest version, or version=7
-    corpus.to_arrow(columns=["id", "text"]), corpus.sample(20), corpus.annotations("quality")
+corpus = open_dataset("s3://bucket/prefix", "corpus")      # latest version, or version=7
+corpus.to_arrow(columns=["id", "text"]), corpus.sample(20), corpus.annotations("quality")
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.datasets.manifest import Manifest, latest_manifest, manifest_chain, read_manifest, read_part_list
+from pipelines.datasets.manifest import (
+    Manifest,
+    latest_manifest,
+    manifest_chain,
+    read_manifest,
+    read_part_list,
+)
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import InputError, IntegrityError, MissingObjectError
 
@@ -91,18 +97,10 @@ class Dataset:
             raise InputError(f"{self.name} v{self.manifest.version} has no file {name!r}")
         return self.read_object(rows[0])
 
-    def annotations(self, family: str) -> pa.Table:
-        """Latest annotations dataset of this name whose parent is this dataset, rows in our order."""
-        found = open_dataset(self.store, family)
-        mine = self.parts().select(["key", "rows_sum"]).to_pylist()
-        theirs = {r["rows_sum"]: r["key"] for r in found.parts().select(["rows_sum", "key"]).to_pylist()}
-        missing = [r["key"] for r in mine if r["rows_sum"] not in theirs]
-        if missing:
-            raise InputError(
-                f"{family} does not cover {len(missing)} of {len(mine)} parts of {self.name} v{self.manifest.version}",
-                mend=f"run the job that makes {family} again",
-            )
-        return pa.concat_tables([found.read_part(theirs[r["rows_sum"]]) for r in mine])
+    def annotations(self, family: str, version: int | None = None) -> pa.Table:
+        """Rows of an annotations dataset, aligned with ours."""
+        found = open_dataset(self.store, family, version)
+        return pa.concat_tables([found.read_part(theirs["key"]) for _, theirs in aligned_parts(self, found)])
 
     def explain(self, url_or_id: str) -> list[dict[str, Any]]:
         """Rows of this dataset and of its ledger about a URL or an id; a scan, meant for small datasets."""
@@ -116,8 +114,27 @@ class Dataset:
                         equal = pc.fill_null(pc.equal(table[column], url_or_id), False)
                         match = equal if match is None else pc.or_(match, equal)
                 if match is not None:
-                    found += [{"dataset": self.name, "role": role, **r} for r in table.filter(match).to_pylist()]
+                    found += [
+                        {"dataset": self.name, "role": role, **r} for r in table.filter(match).to_pylist()
+                    ]
         return found
+
+
+def aligned_parts(documents: Dataset, annotations: Dataset) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(part of the documents, part of the annotations) with the same rows in the same order.
+
+    Paired by the piece of input and the ordered hash of the ids; InputError where a part has no annotations.
+    """
+    theirs = {(r["input"], r["rows_sum"]): r for r in annotations.parts().to_pylist()}
+    pairs = [(r, theirs.get((r["input"], r["rows_sum"]))) for r in documents.parts().to_pylist()]
+    missing = [mine["key"] for mine, other in pairs if other is None]
+    if missing:
+        raise InputError(
+            f"{annotations.name} v{annotations.manifest.version} does not cover {len(missing)} of {len(pairs)} parts"
+            f" of {documents.name} v{documents.manifest.version}",
+            mend=f"run the job that makes {annotations.name} again",
+        )
+    return [(mine, other) for mine, other in pairs if other is not None]
 
 
 def open_dataset(root: str | Store, name: str, version: int | None = None) -> Dataset:
@@ -134,12 +151,16 @@ def open_dataset(root: str | Store, name: str, version: int | None = None) -> Da
         return Dataset(store, read_manifest(store, name, version))
     except MissingObjectError:
         there = manifest_chain(store, name).numbers()
-        raise InputError(f"{name} has no version {version} in {store.location}; there are {there or 'none'}") from None
+        raise InputError(
+            f"{name} has no version {version} in {store.location}; there are {there or 'none'}"
+        ) from None
 
 
 def read_parquet(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet object in memory, page checksums verified."""
     try:
-        return pq.read_table(io.BytesIO(body), columns=list(columns) if columns else None, page_checksum_verification=True)
+        return pq.read_table(
+            io.BytesIO(body), columns=list(columns) if columns else None, page_checksum_verification=True
+        )
     except OSError as e:
         raise IntegrityError(f"a Parquet object cannot be read: {e}") from e

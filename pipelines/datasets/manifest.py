@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.datasets.chain import Chain, dumps
+from pipelines.datasets.chain import Chain
 from pipelines.datasets.names import home, manifest_key, manifest_prefix
 from pipelines.datasets.store import Store
 from pipelines.errors import IntegrityError, MissingObjectError
@@ -122,11 +122,15 @@ def commit_manifest(store: Store, manifest: Manifest, writer: str) -> Manifest |
     return read_manifest(store, manifest.name, manifest.version)
 
 
-def put_part_list(store: Store, name: str, rows: pa.Table) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
+def put_part_list(
+    store: Store, name: str, rows: pa.Table
+) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
     """Store the part list, content-named: (its manifest entry, the head of 20 rows, the rows in stored order)."""
     rows = rows.select(PART_LIST.names).cast(PART_LIST).sort_by(_ORDER)
     sink = io.BytesIO()
-    pq.write_table(rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=["role", "stage_id", "cell"])
+    pq.write_table(
+        rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=["role", "stage_id", "cell"]
+    )
     encoded = sink.getvalue()
     digest = hashlib.sha256(encoded).hexdigest()
     key = f"{home(name)}/lists/{digest[:16]}.parquet"

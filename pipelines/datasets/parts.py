@@ -35,20 +35,34 @@ class EncodedObject:
     tokens: int | None = None
 
 
-def encode_table(dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None) -> EncodedObject:
+def encode_table(
+    dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None
+) -> EncodedObject:
     """A part or a ledger object. With a schema, missing columns become nulls and the rest is cast to it."""
     if schema is not None:
         table = conform(table, schema)
     sink = io.BytesIO()
     per_row = max(1, table.nbytes // max(1, table.num_rows))
-    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=True) as writer:
+    with pq.ParquetWriter(
+        sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
+    ) as writer:
         writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
     ids = rows_sum(table["id"].to_pylist()) if "id" in table.schema.names and role == "part" else None
-    return _named(dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids)
+    return _named(
+        dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids
+    )
 
 
 def encode_file(
-    dataset: str, unit: str, role: str, suffix: str, body: bytes, rows: int, *, cell: str | None, tokens: int | None
+    dataset: str,
+    unit: str,
+    role: str,
+    suffix: str,
+    body: bytes,
+    rows: int,
+    *,
+    cell: str | None,
+    tokens: int | None,
 ) -> EncodedObject:
     """An opaque object: a token shard, its index, a model file."""
     content = bytes_content_sum(body, rows)
@@ -61,9 +75,12 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if unknown:
         raise ValueError(f"columns {sorted(unknown)} are not in the schema")
     columns = [
-        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type) for f in schema
+        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type)
+        for f in schema
     ]
-    return pa.Table.from_arrays([c if isinstance(c, pa.ChunkedArray) else pa.chunked_array([c]) for c in columns], schema=schema)
+    return pa.Table.from_arrays(
+        [c if isinstance(c, pa.ChunkedArray) else pa.chunked_array([c]) for c in columns], schema=schema
+    )
 
 
 def _named(
@@ -81,5 +98,13 @@ def _named(
     digest = hashlib.sha256(body).hexdigest()
     key = f"{home(dataset)}/{_FOLDERS.get(role, 'shards')}/{unit}-{digest[:16]}{suffix}"
     return EncodedObject(
-        key=key, role=role, body=body, rows=rows, sha256=digest, content_sum=content_sum, rows_sum=ids, cell=cell, tokens=tokens
+        key=key,
+        role=role,
+        body=body,
+        rows=rows,
+        sha256=digest,
+        content_sum=content_sum,
+        rows_sum=ids,
+        cell=cell,
+        tokens=tokens,
     )

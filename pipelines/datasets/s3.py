@@ -75,7 +75,10 @@ class S3Store:
         if not ranges:
             return []
         starts, ends = [s for s, _ in ranges], [e for _, e in ranges]
-        return [bytes(b) for b in self._call(key, lambda: obstore.get_ranges(self._store, key, starts=starts, ends=ends))]
+        return [
+            bytes(b)
+            for b in self._call(key, lambda: obstore.get_ranges(self._store, key, starts=starts, ends=ends))
+        ]
 
     def put(self, key: str, body: bytes, *, create_only: bool = False) -> bool:
         """Single request up to 32 MiB and always when create-only; multipart above."""
@@ -86,7 +89,13 @@ class S3Store:
             self._call(
                 key,
                 lambda: obstore.put(
-                    self._store, key, body, mode=mode, use_multipart=multipart, chunk_size=8 << 20, max_concurrency=8
+                    self._store,
+                    key,
+                    body,
+                    mode=mode,
+                    use_multipart=multipart,
+                    chunk_size=8 << 20,
+                    max_concurrency=8,
                 ),
             )
         except refused.AlreadyExistsError:
@@ -99,7 +108,9 @@ class S3Store:
         """Size by HEAD."""
         check_key(key)
         try:
-            return ObjectInfo(key=key, size_bytes=self._call(key, lambda: obstore.head(self._store, key))["size"])
+            return ObjectInfo(
+                key=key, size_bytes=self._call(key, lambda: obstore.head(self._store, key))["size"]
+            )
         except MissingObjectError:
             return None
 
@@ -122,7 +133,11 @@ class S3Store:
 
 
 def _endpoint() -> str:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "the region's AWS endpoint"
+    return (
+        os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or "the region's AWS endpoint"
+    )
 
 
 def _open_bucket(bucket: str, prefix: str) -> Any:
@@ -164,7 +179,9 @@ def _explained(location: str, key: str, error: Exception) -> StoreError:
     if "nosuchbucket" in lower:
         bucket = location.removeprefix("s3://").partition("/")[0]
         return StoreError(
-            f"there is no bucket {bucket!r} at {_endpoint()}", key=key, mend="create it, or mend the name after s3://"
+            f"there is no bucket {bucket!r} at {_endpoint()}",
+            key=key,
+            mend="create it, or mend the name after s3://",
         )
     if any(x in lower for x in ("invalidaccesskeyid", "signaturedoesnotmatch", "accessdenied", "403", "401")):
         return StoreError(

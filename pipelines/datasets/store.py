@@ -68,7 +68,8 @@ def open_store(location: str | os.PathLike[str]) -> Store:
         return MemoryStore(text)
     if "://" in text:
         raise ConfigError(
-            f"no store for {text!r}", mend="give a folder or s3://bucket/prefix (endpoint by AWS_ENDPOINT_URL)"
+            f"no store for {text!r}",
+            mend="give a folder or s3://bucket/prefix (endpoint by AWS_ENDPOINT_URL)",
         )
     return FolderStore(text)
 
@@ -76,7 +77,9 @@ def open_store(location: str | os.PathLike[str]) -> Store:
 def check_key(key: str) -> str:
     """The key; StoreError for what could leave the root or name nothing."""
     if not key or key.startswith("/") or "\0" in key or any(s in ("", ".", "..") for s in key.split("/")):
-        raise StoreError(f"{key!r} is no object key", key=key, mend="keys are relative, without '..' or empty parts")
+        raise StoreError(
+            f"{key!r} is no object key", key=key, mend="keys are relative, without '..' or empty parts"
+        )
     return key
 
 
@@ -87,11 +90,16 @@ def check_create_only(store: Store) -> None:
     """
     key = f"_probe/{uuid.uuid4().hex}"
     try:
-        first, second = store.put(key, b"first", create_only=True), store.put(key, b"second", create_only=True)
+        first, second = (
+            store.put(key, b"first", create_only=True),
+            store.put(key, b"second", create_only=True),
+        )
         kept = store.get(key)
         wins: list[bool] = []
         threads = [
-            threading.Thread(target=lambda i=i: wins.append(store.put(f"{key}-race", b"%d" % i, create_only=True)))
+            threading.Thread(
+                target=lambda i=i: wins.append(store.put(f"{key}-race", b"%d" % i, create_only=True))
+            )
             for i in range(8)
         ]
         for t in threads:
@@ -281,4 +289,6 @@ def _os_error(location: str, key: str, error: OSError) -> StoreError:
         errno.EPERM: "this file system has no hard links, which commits need: choose another folder or S3",
         errno.ENOTSUP: "this file system has no hard links, which commits need: choose another folder or S3",
     }
-    return StoreError(f"{location}: {key}: {error.strerror or error}", key=key, mend=mends.get(error.errno or 0))
+    return StoreError(
+        f"{location}: {key}: {error.strerror or error}", key=key, mend=mends.get(error.errno or 0)
+    )

@@ -1,0 +1,71 @@
+"""`gristmill explain URL|ID`: what happened to a page, in every dataset, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cluster.cli.options import clip, open_root, print_json, visible, with_json, with_root
+from pipelines.datasets import open_dataset
+from pipelines.datasets.gc import names_of
+from pipelines.datasets.reasons import REASONS
+
+_ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
+_SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
+
+
+@click.command(name="explain")
+@click.argument("what")
+@with_root
+@with_json
+def command(what: str, root: str | None, as_json: bool) -> None:
+    """Tell what happened to a page. WHAT is its URL or its document id (32 hex).
+
+    Scans the latest versions: meant for small datasets.
+    """
+    store = open_root(root)
+    there = [n for n in names_of(store) if not n.startswith("artifacts/")]
+    names = [n for n in _ORDER if n in there and n in _SHOWN] + [n for n in there if n not in _ORDER]
+    ids = {what}
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        dataset = open_dataset(store, name)
+        for wanted in sorted(ids):
+            for row in dataset.explain(wanted):
+                if row not in rows:
+                    rows.append(row)
+        ids |= {r["id"] for r in rows if r.get("id") and r["dataset"] == "documents"}
+    if as_json:
+        print_json({"root": store.location, "what": what, "found": rows})
+        return
+    click.echo(f"root: {store.location}")
+    if not rows:
+        click.echo(
+            f"{visible(what)}: no dataset and no ledger knows it. URLs are compared as crawled, letter by letter."
+        )
+        return
+    for row in rows:
+        _show(row)
+
+
+def _show(row: dict[str, Any]) -> None:
+    dataset, role = row["dataset"], row["role"]
+    if role == "ledger":
+        click.echo(f"\n{row['verdict']} by {row['stage']}: {row['reason']}")
+        if meaning := REASONS.get(row["reason"] or ""):
+            click.echo(f"  {meaning}")
+        if row["value"] is not None:
+            click.echo(
+                f"  value {row['value']:g}, threshold {row['threshold'] if row['threshold'] is not None else '-'}"
+            )
+        for key in ("match", "detail", "excerpt", "url", "id"):
+            if row[key]:
+                click.echo(clip(f"  {key}: {visible(row[key])}", 160))
+        click.echo(clip(f"  in {visible(row['file'])} at byte {row['offset']}, {row['length']} bytes", 160))
+        return
+    click.echo(f"\n{dataset}")
+    for key, value in row.items():
+        if key in ("dataset", "role") or value is None:
+            continue
+        click.echo(clip(f"  {key}: {visible(value)}", 160))

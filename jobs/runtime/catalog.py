@@ -1,0 +1,32 @@
+"""The jobs by name: one module each, imported only when asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from types import ModuleType
+
+from pipelines.errors import ConfigError
+
+JOBS = (
+    "extract_crawl",
+    "dedup_documents",
+    "train_quality",
+    "score_quality",
+    "filter_documents",
+    "train_tokenizer",
+    "tokenize_documents",
+    "pretrain",
+    "evaluate_model",
+)
+
+
+def load_job(name: str) -> ModuleType:
+    """Module with `ENGINE`, `Config` and `run(config, context)`; ConfigError that names the nearest job."""
+    if name not in JOBS:
+        near = difflib.get_close_matches(name, JOBS, 1)
+        raise ConfigError(
+            f"no job {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
+            mend=f"jobs: {', '.join(JOBS)}",
+        )
+    return importlib.import_module(f"jobs.{name}")

@@ -1,0 +1,104 @@
+"""Recipes: YAML lists of jobs with settings, run in order, each handed the exact versions its parents committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.runtime.catalog import load_job
+from jobs.runtime.config import parse_config
+from jobs.runtime.context import Context
+from pipelines.datasets.manifest import Manifest
+from pipelines.errors import ConfigError
+
+FOLDER = Path(__file__).parents[1] / "recipes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One job of a recipe."""
+
+    job: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a step gave, for the summary."""
+
+    job: str
+    seconds: float
+    manifests: list[Manifest]
+
+
+def read_recipe(name: str) -> list[Step]:
+    """Steps of `jobs/recipes/NAME.yaml`, or of a YAML file by path."""
+    import yaml
+
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+        raise ConfigError(f"no recipe {name!r}", mend=f"recipes: {known}; or give the path of a YAML file")
+    value = yaml.safe_load(path.read_text("utf-8"))
+    if not isinstance(value, dict) or not isinstance(value.get("jobs"), list):
+        raise ConfigError(f"{path}: a recipe is a mapping with a list `jobs`")
+    steps = []
+    for item in value["jobs"]:
+        if isinstance(item, str):
+            steps.append(Step(job=item))
+        elif isinstance(item, dict) and len(item) == 1:
+            job, settings = next(iter(item.items()))
+            steps.append(Step(job=job, settings=dict(settings or {})))
+        else:
+            raise ConfigError(f"{path}: {item!r} is neither a job nor `job: settings`")
+    for step in steps:
+        load_job(step.job)
+    return steps
+
+
+def select_steps(
+    steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None
+) -> list[Step]:
+    """The steps from `first` to `last` inclusive, or the one named `only`."""
+    names = [s.job for s in steps]
+    for name in (first, last, only):
+        if name is not None and name not in names:
+            raise ConfigError(f"the recipe has no job {name!r}", mend=f"its jobs: {', '.join(names)}")
+    if only is not None:
+        return [s for s in steps if s.job == only]
+    start = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    if start >= end:
+        raise ConfigError(f"{first} comes after {last} in this recipe")
+    return list(steps[start:end])
+
+
+def run_steps(
+    context: Context,
+    steps: Sequence[Step],
+    overrides: Mapping[str, Mapping[str, Any]],
+    *,
+    engine: str | None = None,
+    report: Callable[[Step], None] = lambda _step: None,
+) -> list[Outcome]:
+    """Run in order; what a step commits is pinned for the steps after it."""
+    context.prepare()
+    outcomes = []
+    for step in steps:
+        module = load_job(step.job)
+        sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
+        config, _ = parse_config(module.Config, [s for s in sources if s[1]])
+        wanted = engine or module.ENGINE
+        if wanted != context.engine:
+            context.close_engines()
+        context.engine = wanted
+        report(step)
+        begun = time.monotonic()
+        manifests = module.run(config, context)
+        for manifest in manifests:
+            context.pin(manifest.name, manifest.version)
+        outcomes.append(Outcome(job=step.job, seconds=time.monotonic() - begun, manifests=list(manifests)))
+    return outcomes

@@ -1,0 +1,136 @@
+"""From a crawl pattern to the files of the crawl, each with the name that outlives a move.
+
+A crawl is named by a pattern: `path/*.warc.gz` or `s3://bucket/prefix/*.warc.gz`.  Its *root* is the longest
+leading folder without a wildcard.  A file is known by its path below the root, its size and the sha256 of its
+first and last 64 KiB; neither ETag nor time nor the root itself enters, so a moved or copied crawl is still
+the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipelines.crawl.sources import RangeStore
+from pipelines.errors import ConfigError, InputError
+
+END_BYTES = 64 << 10
+INPUT_SCHEMA = pa.schema(
+    [("file", pa.string()), ("size_bytes", pa.int64()), ("ends_sha256", pa.string()), ("unit", pa.string())]
+)
+CRAWL_SUFFIXES = (".warc.gz", ".warc", ".wet.gz", ".wet")
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+class _Listed(Protocol):
+    key: str
+    size_bytes: int
+
+
+class ListingStore(RangeStore, Protocol):
+    """What listing a crawl needs of a store."""
+
+    location: str
+
+    def list(self, prefix: str) -> Iterator[_Listed]:
+        """Objects below the prefix, in order of their keys."""
+        ...
+
+
+def crawl_root(pattern: str) -> tuple[str, str]:
+    """(root, pattern below it).  A folder, or a pattern ending in `/`, means all crawl files below it."""
+    scheme, rest = _split_scheme(pattern)
+    if not rest.strip("/"):
+        raise ConfigError(
+            f"The crawl pattern {pattern!r} names no files.",
+            key="crawl",
+            mend="Give a pattern such as 'crawl/*.warc.gz' or 's3://bucket/prefix/*.warc.gz'.",
+        )
+    if rest.endswith("/") or (not scheme and Path(rest).is_dir()):
+        return scheme + rest.rstrip("/"), "**"
+    parts = rest.split("/")
+    fixed = next((n for n, part in enumerate(parts) if _WILDCARD.search(part)), len(parts) - 1)
+    lead = "/".join(parts[:fixed])
+    if scheme and not lead:
+        raise ConfigError(
+            f"The bucket of {pattern!r} holds a wildcard.",
+            key="crawl",
+            mend="Name one bucket: 's3://bucket/prefix/*.warc.gz'.",
+        )
+    return scheme + (lead or ("/" if rest.startswith("/") else ".")), "/".join(parts[fixed:])
+
+
+def list_inputs(store: ListingStore, below: str, *, pattern: str | None = None) -> pa.Table:
+    """The files of the crawl as INPUT_SCHEMA rows, sorted by `file`; `store` is opened at the crawl root.
+
+    `below` is the second value of `crawl_root`.  `unit` is the 32 hex name of the whole file as one unit.
+    Raises InputError where nothing matches.
+    """
+    matches = _matcher(below)
+    literal = re.split(r"[*?\[]", below, maxsplit=1)[0]
+    prefix = literal[: literal.rfind("/") + 1]
+    found = sorted((item.key, item.size_bytes) for item in store.list(prefix) if matches(item.key))
+    if not found:
+        raise InputError(
+            f"No file matches {pattern or store.location.rstrip('/') + '/' + below!r}.",
+            key=pattern or below,
+            mend="Check the path, and quote the pattern, so that the shell leaves the * alone.",
+        )
+    sums = [ends_sha256(store, key, size) for key, size in found]
+    names = [key for key, _ in found]
+    sizes = [size for _, size in found]
+    units = [unit_id(*row) for row in zip(names, sizes, sums, strict=True)]
+    return pa.table([names, sizes, sums, units], schema=INPUT_SCHEMA)
+
+
+def ends_sha256(store: RangeStore, key: str, size_bytes: int) -> str:
+    """sha256 of the first 64 KiB and the last 64 KiB (of the whole file where they meet)."""
+    if size_bytes == 0:
+        return hashlib.sha256().hexdigest()
+    if size_bytes <= 2 * END_BYTES:
+        ranges: Sequence[tuple[int, int]] = [(0, size_bytes)]
+    else:
+        ranges = [(0, END_BYTES), (size_bytes - END_BYTES, size_bytes)]
+    return hashlib.sha256(b"".join(store.get_ranges(key, ranges))).hexdigest()
+
+
+def unit_id(file: str, size_bytes: int, ends: str, start: int = 0, end: int | None = None) -> str:
+    """32 hex digits that name bytes [start, end) of one crawl file; `end` None is the end of the file."""
+    stop = size_bytes if end is None else end
+    body = "\0".join(["gristmill.unit/1", file, str(size_bytes), ends, str(start), str(stop)])
+    return hashlib.sha256(body.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _split_scheme(pattern: str) -> tuple[str, str]:
+    match = re.match(r"[a-z][a-z0-9]*://", pattern)
+    return (match.group(), pattern[match.end() :]) if match else ("", pattern)
+
+
+def _matcher(below: str):
+    """Whether a key below the root is meant; `*` stays within a folder, `**` crosses folders."""
+    if below == "**":
+        return lambda key: key.endswith(CRAWL_SUFFIXES)
+    out, at = [], 0
+    while at < len(below):
+        char = below[at]
+        if below.startswith("**/", at):
+            out.append("(?:.*/)?")
+            at += 3
+        elif below.startswith("**", at):
+            out.append(".*")
+            at += 2
+        elif char == "[" and "]" in below[at + 2 :]:
+            close = below.index("]", at + 2)
+            inside = below[at + 1 : close].replace("\\", "\\\\")
+            out.append("[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]")
+            at = close + 1
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
+            at += 1
+    compiled = re.compile("".join(out) + r"\Z", re.DOTALL)
+    return lambda key: compiled.match(key) is not None
