@@ -39,7 +39,7 @@ LIBRARIES = (
 
 @dataclass(kw_only=True)
 class Context:
-    """Handed to `run(config, context)`. `pins`: dataset name -> version, as the recipe's earlier jobs committed them."""
+    """Handed to `run(config, context)`. `pins`: dataset name -> version, as earlier jobs committed them."""
 
     store: Store
     engine: str = "process"

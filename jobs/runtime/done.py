@@ -81,9 +81,7 @@ def settle(rows: pa.Table) -> pa.Table:
             .aggregate([("row", "min")])
         )
         rows = rows.take(first["row_min"].sort())
-    attempts = (
-        rows.select(["unit", "attempt"]).group_by("unit").aggregate([("attempt", "min"), ("attempt", "max")])
-    )
+    attempts = rows.select(["unit", "attempt"]).group_by("unit").aggregate([("attempt", "min"), ("attempt", "max")])
     if pc.all(pc.equal(attempts["attempt_min"], attempts["attempt_max"])).as_py() is False:
         chosen = pa.table({"unit": attempts["unit"], "attempt": attempts["attempt_min"]})
         position = rows.select(["unit", "attempt"]).append_column("row", pa.array(range(rows.num_rows)))

@@ -59,9 +59,7 @@ def read_recipe(name: str) -> list[Step]:
     return steps
 
 
-def select_steps(
-    steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None
-) -> list[Step]:
+def select_steps(steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None) -> list[Step]:
     """The steps from `first` to `last` inclusive, or the one named `only`."""
     names = [s.job for s in steps]
     for name in (first, last, only):

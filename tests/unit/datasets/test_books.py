@@ -37,7 +37,10 @@ def test_one_lost_and_one_doubled_record_do_not_cancel():
         check_books("here", counters([b"a", b"b", b"c"], [b"a", b"a"], [b"c"]).values, EQUATIONS)
 
 
-@given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.binary(max_size=3)), max_size=6), max_size=8), st.integers(0, 8))
+@given(
+    st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.binary(max_size=3)), max_size=6), max_size=8),
+    st.integers(0, 8),
+)
 def test_totals_over_a_column_equal_totals_over_objects(all_units, cut):
     expected = Counters()
     rows = []

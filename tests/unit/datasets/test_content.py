@@ -15,7 +15,9 @@ ROW = st.fixed_dictionaries(
         "raw": st.none() | st.binary(max_size=5),
     }
 )
-SCHEMA = pa.schema([("id", pa.string()), ("n", pa.int64()), ("x", pa.float64()), ("b", pa.bool_()), ("raw", pa.binary())])
+SCHEMA = pa.schema(
+    [("id", pa.string()), ("n", pa.int64()), ("x", pa.float64()), ("b", pa.bool_()), ("raw", pa.binary())]
+)
 
 
 def table(rows) -> pa.Table:

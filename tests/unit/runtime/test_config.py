@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs.runtime.config import config_rows, content_config, parse_config, parse_set, read_config_file, setting, stage_id
+from jobs.runtime.config import (
+    config_rows,
+    content_config,
+    parse_config,
+    parse_set,
+    read_config_file,
+    setting,
+    stage_id,
+)
 from pipelines.errors import ConfigError
 
 
@@ -63,5 +71,15 @@ def test_the_stage_id_changes_with_content_and_not_with_parallelism():
     more, _ = parse_config(Config, [("x", {"actors": 7})])
     other, _ = parse_config(Config, [("x", {"lsh": {"rows_per_band": 4}})])
     assert stage_id("j", 1, base) == stage_id("j", 1, more)
-    assert len({stage_id("j", 1, base), stage_id("j", 2, base), stage_id("j", 1, other), stage_id("j", 1, base, {"m": "x"})}) == 4
+    assert (
+        len(
+            {
+                stage_id("j", 1, base),
+                stage_id("j", 2, base),
+                stage_id("j", 1, other),
+                stage_id("j", 1, base, {"m": "x"}),
+            }
+        )
+        == 4
+    )
     assert "actors" not in content_config(base) and content_config(base)["names"] == ["zh", "en"]
