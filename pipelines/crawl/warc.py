@@ -210,7 +210,7 @@ def _head_end(window: bytes) -> int | None:
 def _walk(
     source: Source, start: int, end: int, bounds: WarcBounds, forms: tuple[_Form, _Form]
 ) -> Iterator[Item]:
-    """Items from `start` on, in the file's own form; the other form only where the own one has no more starts."""
+    """Items from `start` on, in the file's own form; the other one only where the own has no more starts."""
     form = forms[0]
     at = start if start == 0 else form.find(source, start, end)
     seen = 0

@@ -8,11 +8,40 @@ from pipelines.quality.score import QualityModel, score_column
 from pipelines.quality.train import LabelledPage, QualityRules, is_test_domain, measure, train
 
 PROSE = {
-    "en": ["the", "river", "runs", "through", "old", "towns", "where", "people", "kept", "records", "of", "floods", "and", "harvests"],
+    "en": [
+        "the",
+        "river",
+        "runs",
+        "through",
+        "old",
+        "towns",
+        "where",
+        "people",
+        "kept",
+        "records",
+        "of",
+        "floods",
+        "and",
+        "harvests",
+    ],
     "zh": list("河流经过古老的城镇人们在那里记录洪水与收成并且写下书信"),
 }
 SPAM = {
-    "en": ["buy", "cheap", "casino", "bonus", "click", "here", "free", "spins", "win", "now", "best", "price", "discount"],
+    "en": [
+        "buy",
+        "cheap",
+        "casino",
+        "bonus",
+        "click",
+        "here",
+        "free",
+        "spins",
+        "win",
+        "now",
+        "best",
+        "price",
+        "discount",
+    ],
     "zh": list("点击领取彩金免费注册博彩娱乐城优惠返利代理开户"),
 }
 
