@@ -67,7 +67,9 @@ def read_done(store: Store, prefix: str) -> pa.Table:
     keys = [o.key for o in store.list(f"{prefix}/done/")]
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(lambda k: pq.read_table(io.BytesIO(store.get(k)), schema=DONE), keys))
-    return settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
+    settled = settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
+    pa.default_memory_pool().release_unused()
+    return settled
 
 
 def settle(rows: pa.Table) -> pa.Table:

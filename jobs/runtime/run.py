@@ -166,14 +166,11 @@ def _commit_all(
     wanted = units["unit"].combine_chunks()
     for output in stage.outputs:
         old = known[output.dataset]
-        fresh = done.filter(
-            pc.and_(
-                pc.equal(done["dataset"], output.dataset),
-                pc.and_(
-                    pc.is_in(done["unit"], wanted),
-                    pc.invert(pc.is_in(done["unit"], old["unit"].combine_chunks())),
-                ),
-            )
+        fresh = _where(
+            done,
+            pc.equal(done["dataset"], output.dataset),
+            pc.is_in(done["unit"], wanted),
+            pc.invert(pc.is_in(done["unit"], old["unit"].combine_chunks())),
         )
         _check_present(context, fresh)
         above = [*parents, *([Parent(manifest=manifests[stage.home], role="home")] if manifests else [])]
@@ -184,6 +181,14 @@ def _commit_all(
             check_books(f"{stage.job}, all units", totals, stage.equations)
         manifests[output.dataset] = _commit(context, stage, output, units, above, old, fresh, totals, stats)
     return manifests
+
+
+def _where(rows: pa.Table, *conditions: pa.ChunkedArray) -> pa.Table:
+    """Rows where all conditions hold; without a copy where that is all of them."""
+    mask = conditions[0]
+    for condition in conditions[1:]:
+        mask = pc.and_(mask, condition)
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
 def _check_present(context: Context, rows: pa.Table) -> None:

@@ -219,7 +219,7 @@ def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
                 yield from _walk(folder / name, key, prefix)
         elif key.startswith(prefix):
             try:
-                yield ObjectInfo(key=key, size_bytes=os.stat(f"{folder}/{name}").st_size)
+                yield ObjectInfo(key=key, size_bytes=(folder / name).stat().st_size)
             except FileNotFoundError:  # deleted while we walk
                 continue
 
