@@ -75,9 +75,7 @@ class SparkExchange:
         rows = self._frame(parts).mapInArrow(partial(_read_buckets, self._location, tuple(keys)), columns)
         partitions = 1 + sum(parts["rows"].to_pylist()) // PARTITION_ROWS
         whole = rows.repartition(max(partitions, self._spark.sparkContext.defaultParallelism), *keys)
-        stored = whole.mapInArrow(
-            partial(_store_stars, self._location, self._prefix, tuple(keys)), _SPARK_STORED
-        )
+        stored = whole.mapInArrow(partial(_store_stars, self._location, self._prefix, tuple(keys)), _SPARK_STORED)
         return _collect(stored)
 
     def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
@@ -120,9 +118,7 @@ def _collect(frame: DataFrame) -> Stored:
     return sorted((row.asDict() for row in frame.collect()), key=lambda row: row["key"])
 
 
-def _read_buckets(
-    location: str, keys: tuple[str, ...], batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
+def _read_buckets(location: str, keys: tuple[str, ...], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     store = open_store(location)
     for batch in batches:
         for part in batch.to_pylist():
