@@ -22,21 +22,13 @@ from pipelines.errors import ConfigError
 @click.command(name="run")
 @click.argument("what")
 @with_root
-@click.option(
-    "--crawl", metavar="PATTERN", help="Crawl files: path/*.warc.gz or s3://bucket/prefix/*.warc.gz."
-)
+@click.option("--crawl", metavar="PATTERN", help="Crawl files: path/*.warc.gz or s3://bucket/prefix/*.warc.gz.")
 @click.option("--from", "first", metavar="JOB", help="Begin with this job of the recipe.")
 @click.option("--to", "last", metavar="JOB", help="End after this job.")
 @click.option("--only", metavar="JOB", help="Only this job.")
-@click.option(
-    "--config", "files", multiple=True, type=click.Path(), help="YAML: settings, by job for a recipe."
-)
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="lsh.num_bands=20; in a recipe JOB.KEY=VALUE."
-)
-@click.option(
-    "--engine", type=click.Choice(["process", "spark", "ray"]), help="Instead of the job's own engine."
-)
+@click.option("--config", "files", multiple=True, type=click.Path(), help="YAML: settings, by job for a recipe.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="lsh.num_bands=20; in a recipe JOB.KEY=VALUE.")
+@click.option("--engine", type=click.Choice(["process", "spark", "ray"]), help="Instead of the job's own engine.")
 @click.option("--spark-master", metavar="URL", help="Instead of local[*].")
 @click.option("--ray-address", metavar="HOST:PORT", help="Instead of a Ray of our own.")
 @click.option(
@@ -97,9 +89,7 @@ def command(
         context.close()
     seconds = time.monotonic() - begun
     if as_json:
-        print_json(
-            {"root": context.root, "seconds": round(seconds, 1), "jobs": [_outcome(o) for o in outcomes]}
-        )
+        print_json({"root": context.root, "seconds": round(seconds, 1), "jobs": [_outcome(o) for o in outcomes]})
     elif what not in JOBS:
         from cluster.cli.summary import show_summary
 

@@ -76,9 +76,7 @@ def make_artifact(
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
             context.progress.say(f"{full} v{stored.version}: {len(rows)} files, content {stored.content_sum}")
             return stored
-    raise ConflictError(
-        f"{full}: lost the race for the next version five times", mend="run the same command again"
-    )
+    raise ConflictError(f"{full}: lost the race for the next version five times", mend="run the same command again")
 
 
 def _put(context: Context, name: str, stage_id: str, unit: str, file: str, body: bytes) -> dict[str, Any]:

@@ -39,7 +39,7 @@ LIBRARIES = (
 
 @dataclass(kw_only=True)
 class Context:
-    """Handed to `run(config, context)`. `pins`: dataset name -> version, as the recipe's earlier jobs committed them."""
+    """Handed to `run(config, context)`. `pins`: dataset name -> version, as earlier jobs committed them."""
 
     store: Store
     engine: str = "process"
@@ -128,6 +128,11 @@ class Context:
         """The connected ray module, opened at first use."""
         return self._ray
 
+    @property
+    def engine_open(self) -> str | None:
+        """The engine that is running now."""
+        return next((name for name in ("spark", "ray") if f"_{name}" in self.__dict__), None)
+
     def close_engines(self) -> None:
         """Stop what this context started; called between jobs of different engines, so that only one is in memory."""
         if "_spark" in self.__dict__:
@@ -137,7 +142,8 @@ class Context:
         if "_ray" in self.__dict__:
             from jobs.runtime.ray_session import close_ray
 
-            close_ray(self.__dict__.pop("_ray"))
+            del self.__dict__["_ray"]
+            close_ray()
 
     def close(self) -> None:
         """Stop the engines and remove the scratch folder."""

@@ -59,9 +59,7 @@ def read_recipe(name: str) -> list[Step]:
     return steps
 
 
-def select_steps(
-    steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None
-) -> list[Step]:
+def select_steps(steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None) -> list[Step]:
     """The steps from `first` to `last` inclusive, or the one named `only`."""
     names = [s.job for s in steps]
     for name in (first, last, only):
@@ -92,8 +90,8 @@ def run_steps(
         sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
         config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
-        if wanted != context.engine:
-            context.close_engines()
+        if wanted not in ("process", context.engine_open):
+            context.close_engines()  # two engines at once do not fit a small machine
         context.engine = wanted
         report(step)
         begun = time.monotonic()

@@ -114,9 +114,7 @@ def unit_table(units: Iterable[Unit]) -> pa.Table:
 
 def unit_of(row: Mapping[str, Any]) -> Unit:
     """A row of the unit table as a Unit."""
-    return Unit(
-        id=row["unit"], input=row["input"], size_bytes=row["size_bytes"], spec=json.loads(row["spec"])
-    )
+    return Unit(id=row["unit"], input=row["input"], size_bytes=row["size_bytes"], spec=json.loads(row["spec"]))
 
 
 def hash_unit(*parts: Any) -> str:
