@@ -45,7 +45,9 @@ class Lsh:
 
     num_bands: int = setting(32, "bands of a signature; more find more")
     rows_per_band: int = setting(8, "minima in a band; more make fewer candidates")
-    min_similarity: float = setting(0.7, "exact Jaccard similarity from which on a copy is a duplicate, inclusive")
+    min_similarity: float = setting(
+        0.7, "exact Jaccard similarity from which on a copy is a duplicate, inclusive"
+    )
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -58,6 +60,7 @@ class Config:
     signatures: str = setting("signatures", "dataset of signatures to write", content=False)
     output: str = setting("dedup", "annotations to write", content=False)
     lsh: Lsh = setting(factory=Lsh, doc="locality-sensitive hashing")  # noqa: RUF009
+    bands_per_step: int = setting(8, "bands that are shuffled together, a restartable step", content=False)
     pairs_per_unit: int = setting(5000, "candidate pairs that one task verifies", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -155,11 +158,13 @@ def _decide(
     spark = context.engine == "spark"
     tables = f"{prefix}/tables"
     exchange = SparkExchange(context.spark(), store, tables) if spark else ProcessExchange(store, tables)
-    groups = [list(EXACT_KEYS), *([name] for name in band_keys(plan))]
+    names, step = band_keys(plan), max(1, config.bands_per_step)
+    groups = [list(EXACT_KEYS), *(names[start : start + step] for start in range(0, len(names), step))]
     stars = []
     with context.progress.stage("dedup_documents: bands", len(groups)) as tick:
-        for keys in groups:
-            stars.append(_once(store, f"{prefix}/steps/{keys[0]}", lambda keys=keys: exchange.stars(parts, keys)))
+        for columns in groups:
+            name = f"{prefix}/steps/{columns[0]}-{columns[-1]}"
+            stars.append(_once(store, name, lambda columns=columns: exchange.stars(parts, columns)))
             tick(PART_LIST.empty_table())
     exact, bands = stars[0], [table for stored in stars[1:] for table in stored]
     chunks = _once(
@@ -184,14 +189,20 @@ def _decide(
         )
         done = f"{prefix}/{step}"
         table = unit_table(units)
-        left = table.filter(pc.invert(pc.is_in(table["unit"], read_done(store, done)["unit"].combine_chunks())))
-        task = Task(location=store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds)
+        left = table.filter(
+            pc.invert(pc.is_in(table["unit"], read_done(store, done)["unit"].combine_chunks()))
+        )
+        task = Task(
+            location=store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds
+        )
         with context.progress.stage(wide.job, left.num_rows) as tick:
             for rows in context.map(task, left):
                 tick(rows)
         return total_counters(read_done(store, done)["counters"])
 
-    units = [Unit(id=hash_unit("verify", c["key"]), input=c["key"], size_bytes=c["rows"], spec=c) for c in chunks]
+    units = [
+        Unit(id=hash_unit("verify", c["key"]), input=c["key"], size_bytes=c["rows"], spec=c) for c in chunks
+    ]
     verified = work("verifier", units)
     work("decider", [Unit(id=hash_unit("decide", prefix), input="components")])
     return {

@@ -19,6 +19,7 @@ from pipelines.dedup.buckets import (
     bucket_rows,
     bucket_schema,
     candidate_edges,
+    key_names,
     star_table,
 )
 from pipelines.dedup.nodes import put_table, read_tables
@@ -35,8 +36,8 @@ _SPARK_EDGES = "centre long, member long"
 class Exchange(Protocol):
     """The two wide steps."""
 
-    def stars(self, parts: pa.Table, keys: Sequence[str]) -> Stored:
-        """EDGES of all buckets of equal `keys`."""
+    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
+        """EDGES of all buckets of the exact digests or of some bands."""
         ...
 
     def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
@@ -51,10 +52,10 @@ class ProcessExchange:
         """Tables are stored below `prefix`."""
         self._store, self._prefix = store, prefix
 
-    def stars(self, parts: pa.Table, keys: Sequence[str]) -> Stored:
-        """EDGES of all buckets of equal `keys`."""
-        tables = [bucket_rows(self._store, part, keys) for part in parts.to_pylist()]
-        return _put(self._store, self._prefix, star_table(pa.concat_tables(tables), keys))
+    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
+        """EDGES of all buckets of the exact digests or of some bands."""
+        tables = [bucket_rows(self._store, part, columns) for part in parts.to_pylist()]
+        return _put(self._store, self._prefix, star_table(pa.concat_tables(tables)))
 
     def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
         """Candidate EDGES, in tables of at most `chunk_rows`."""
@@ -69,13 +70,17 @@ class SparkExchange:
         """Tables are stored below `prefix` by the executors, which open the store by its location."""
         self._spark, self._location, self._prefix = spark, store.location, prefix
 
-    def stars(self, parts: pa.Table, keys: Sequence[str]) -> Stored:
-        """EDGES of all buckets of equal `keys`."""
-        columns = ", ".join(f"{name} long" for name in bucket_schema(keys).names)
-        rows = self._frame(parts).mapInArrow(partial(_read_buckets, self._location, tuple(keys)), columns)
-        partitions = 1 + sum(parts["rows"].to_pylist()) // PARTITION_ROWS
-        whole = rows.repartition(max(partitions, self._spark.sparkContext.defaultParallelism), *keys)
-        stored = whole.mapInArrow(partial(_store_stars, self._location, self._prefix, tuple(keys)), _SPARK_STORED)
+    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
+        """EDGES of all buckets of the exact digests or of some bands."""
+        fields = ", ".join(f"{name} long" for name in bucket_schema(columns).names)
+        rows = self._frame(parts).mapInArrow(partial(_read_buckets, self._location, tuple(columns)), fields)
+        partitions = 1 + len(columns) * sum(parts["rows"].to_pylist()) // PARTITION_ROWS
+        whole = rows.repartition(
+            max(partitions, self._spark.sparkContext.defaultParallelism), *key_names(columns)
+        )
+        stored = whole.mapInArrow(
+            partial(_store_stars, self._location, self._prefix, tuple(columns)), _SPARK_STORED
+        )
         return _collect(stored)
 
     def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
@@ -118,18 +123,20 @@ def _collect(frame: DataFrame) -> Stored:
     return sorted((row.asDict() for row in frame.collect()), key=lambda row: row["key"])
 
 
-def _read_buckets(location: str, keys: tuple[str, ...], batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _read_buckets(
+    location: str, columns: tuple[str, ...], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     store = open_store(location)
     for batch in batches:
         for part in batch.to_pylist():
-            yield from bucket_rows(store, part, keys).to_batches()
+            yield from bucket_rows(store, part, columns).to_batches()
 
 
 def _store_stars(
-    location: str, prefix: str, keys: tuple[str, ...], batches: Iterable[pa.RecordBatch]
+    location: str, prefix: str, columns: tuple[str, ...], batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    rows = pa.Table.from_batches(batches, bucket_schema(keys))
-    yield from _stored(_put(open_store(location), prefix, star_table(rows, keys)))
+    rows = pa.Table.from_batches(batches, bucket_schema(columns))
+    yield from _stored(_put(open_store(location), prefix, star_table(rows)))
 
 
 def _store_chunks(

@@ -270,6 +270,7 @@ def _commit(
             extends=extends,
         )
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
+            context.committed.append(stored)
             context.progress.say(
                 f"{stored.name} v{stored.version}: {stored.part_list['rows']} rows, content {stored.content_sum}"
             )

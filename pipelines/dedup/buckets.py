@@ -100,25 +100,37 @@ def survivor_places(characters: pa.Array, date: pa.Array | pa.ChunkedArray) -> p
     return pa.array((shortness << 25) | since)
 
 
-def bucket_rows(store: Store, part: dict[str, Any], keys: Sequence[str]) -> pa.Table:
-    """The key columns of one signature part with (order, node), without documents that have no key."""
-    table = read_parquet(store.get(part["signatures"]), [*keys, "place"])
-    order = (part["generation"] << _PLACE_BITS) | table["place"].to_numpy()
-    node = part["first_node"] + np.arange(table.num_rows)
-    rows = (
-        table.select(list(keys)).append_column("order", pa.array(order)).append_column("node", pa.array(node))
-    )
-    return rows.filter(rows[keys[0]].is_valid())
+def key_names(columns: Sequence[str]) -> tuple[str, ...]:
+    """What a bucket is known by: both halves of the exact digest, or one band digest."""
+    return EXACT_KEYS if tuple(columns) == EXACT_KEYS else ("digest",)
 
 
-def bucket_schema(keys: Sequence[str]) -> pa.Schema:
+def bucket_schema(columns: Sequence[str]) -> pa.Schema:
     """Of `bucket_rows`: 8 bytes a column, which is all that is shuffled."""
-    return pa.schema([(name, pa.int64()) for name in (*keys, "order", "node")])
+    return pa.schema([(name, pa.int64()) for name in (*key_names(columns), "order", "node")])
 
 
-def star_table(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+def bucket_rows(store: Store, part: dict[str, Any], columns: Sequence[str]) -> pa.Table:
+    """Keys of one signature part with (order, node): EXACT_KEYS, or several bands below each other.
+
+    Bands share one space of keys, since the band's number is in its digest. A document without a key has no
+    row.
+    """
+    table = read_parquet(store.get(part["signatures"]), [*columns, "place"])
+    order = pa.array((part["generation"] << _PLACE_BITS) | table["place"].to_numpy())
+    node = pa.array(part["first_node"] + np.arange(table.num_rows))
+    groups = [EXACT_KEYS] if tuple(columns) == EXACT_KEYS else [(name,) for name in columns]
+    tables = []
+    for group in groups:
+        whole = pa.table([*(table[name] for name in group), order, node], schema=bucket_schema(columns))
+        tables.append(whole.filter(whole.column(0).is_valid()))
+    return pa.concat_tables(tables)
+
+
+def star_table(rows: pa.Table) -> pa.Table:
     """EDGES of whole buckets, from rows of `bucket_rows` in any order."""
-    key = np.column_stack([rows[name].to_numpy() for name in keys])
+    names = [name for name in rows.schema.names if name not in ("order", "node")]
+    key = np.column_stack([rows[name].to_numpy() for name in names])
     centre, member = star_edges(key, rows["order"].to_numpy(), rows["node"].to_numpy())
     return pa.table({"centre": centre, "member": member}, schema=EDGES)
 

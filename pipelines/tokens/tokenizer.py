@@ -25,6 +25,11 @@ _NUM_THREADS = 4  # fixed, so that the model never depends on the machine
 _MAX_LINE_BYTES = 1 << 16
 
 
+def reserved_ids() -> dict[str, int]:
+    """The ids that stand for no text, by the names under which manifests hold them."""
+    return {"pad_id": PAD_ID, "unk_id": UNK_ID, "bos_id": BOS_ID, "eos_id": EOS_ID, "filler_id": FILLER_ID}
+
+
 def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
     """The SentencePiece model of the lines of `texts`; the same texts in the same order, the same pieces.
 
