@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -93,7 +94,20 @@ def command(
     elif what not in JOBS:
         from cluster.cli.summary import show_summary
 
-        show_summary(context.store, outcomes, seconds, crawl=crawl, root=root)
+        show_summary(context.store, outcomes, seconds)
+        _remember_root(location)
+
+
+def _remember_root(location: str) -> None:
+    """Note the root in ./gristmill.yaml, where no root is noted: later commands find it."""
+    path = Path("gristmill.yaml")
+    try:
+        if not path.exists():
+            path.write_text(
+                f"# where `gristmill` looks for datasets when no --root is given\nroot: {json.dumps(location)}\n"
+            )
+    except OSError:
+        return  # a read-only folder: the next command says --root
 
 
 def _merge(sources: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from jobs.runtime.progress import Progress
 from pipelines.datasets import Dataset, open_dataset
+from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.store import Store, check_create_only
 from pipelines.errors import ConfigError
 
@@ -53,6 +54,7 @@ class Context:
     flush_seconds: float = 10.0
     flush_units: int = 1000
     single_writer: bool = False
+    committed: list[Manifest] = field(default_factory=list)
     _probed: bool = False
 
     @property

@@ -74,7 +74,7 @@ def run_unit(stage: Stage, unit: Unit, store: Store) -> pa.Table:
 def _run_once(stage: Stage, unit: Unit, store: Store) -> pa.Table:
     result = open_worker(stage, store)(unit)
     for name, n in result.stats.items():
-        result.counters.add_count(f"stats.{name}", n)
+        result.counters.add_count(name if name.startswith("stats@") else f"stats.{name}", n)
     check_books(f"unit {unit.input} of {stage.job}", result.counters.values, stage.equations)
     objects = [(o.dataset, e) for o in stage.outputs for e in _encode(stage, o.dataset, o.schema, unit, result)]
     for _, encoded in objects:

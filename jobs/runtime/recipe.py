@@ -32,6 +32,7 @@ class Outcome:
     job: str
     seconds: float
     manifests: list[Manifest]
+    finished: bool
 
 
 def read_recipe(name: str) -> list[Step]:
@@ -95,8 +96,11 @@ def run_steps(
         context.engine = wanted
         report(step)
         begun = time.monotonic()
+        before = len(context.committed)
         manifests = module.run(config, context)
         for manifest in manifests:
             context.pin(manifest.name, manifest.version)
-        outcomes.append(Outcome(job=step.job, seconds=time.monotonic() - begun, manifests=list(manifests)))
+        seconds = time.monotonic() - begun
+        finished = len(context.committed) == before
+        outcomes.append(Outcome(job=step.job, seconds=seconds, manifests=list(manifests), finished=finished))
     return outcomes

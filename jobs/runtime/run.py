@@ -179,6 +179,7 @@ def _commit_all(
                 pa.chunked_array([*old["counters"].chunks, *fresh["counters"].chunks], PART_LIST.field("counters").type)
             )
             check_books(f"{stage.job}, all units", totals, stage.equations)
+            _check_failed(stage, totals)
         manifests[output.dataset] = _commit(context, stage, output, units, above, old, fresh, totals, stats)
     return manifests
 
@@ -262,13 +263,14 @@ def _commit(
                 {"name": f.name, "type": str(f.type), "doc": (f.metadata or {}).get(b"doc", b"").decode()}
                 for f in output.schema or ()
             ],
-            stats={**_stats(totals), "ledger_sum": _sum_of(rows, ("ledger",)), **stats},
+            stats={**_stats(stage, output, totals), "ledger_sum": _sum_of(rows, ("ledger",)), **output.stats, **stats},
             artifacts=list(stage.artifacts),
             content_sum=_sum_of(rows, CONTENT_ROLES),
             created_at=context.now(),
             extends=extends,
         )
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
+            context.committed.append(stored)
             context.progress.say(
                 f"{stored.name} v{stored.version}: {stored.part_list['rows']} rows, content {stored.content_sum}"
             )
@@ -297,13 +299,29 @@ def _sum_of(rows: pa.Table, roles: Sequence[str]) -> str:
     return add_sums(rows.filter(pc.is_in(rows["role"], pa.array(list(roles))))["content_sum"].to_pylist())
 
 
-def _stats(totals: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]]) -> None:
+    for name, equation in stage.equations.items():
+        book = books_value(totals, {name: equation})[name]
+        reasons = book.get("failed", 0)
+        failed = sum(reasons.values()) if isinstance(reasons, dict) else reasons
+        total = book[equation.total] if isinstance(book[equation.total], int) else sum(book[equation.total].values())
+        if failed > stage.max_failed_fraction * total:
+            told = ", ".join(f"{k} {n}" for k, n in reasons.items()) if isinstance(reasons, dict) else str(failed)
+            raise InputError(
+                f"{stage.job}: {failed} of {total} {name} failed ({told}); nothing was committed",
+                mend=f"look at the input; if it is meant, --set max_failed_fraction=1 (now {stage.max_failed_fraction:g})",
+            )
+
+
+def _stats(stage: Stage, output: Output, totals: dict[str, tuple[int, int]]) -> dict[str, Any]:
     """`stats.by_language.zh` nests; of domains the hundred largest stay."""
     stats: dict[str, Any] = {}
+    prefixes = [f"stats@{output.dataset}.", *(["stats."] if output.dataset == stage.home else [])]
     for name, (n, _) in sorted(totals.items()):
-        if not name.startswith("stats."):
+        prefix = next((p for p in prefixes if name.startswith(p)), None)
+        if prefix is None:
             continue
-        group, dot, key = name.removeprefix("stats.").partition(".")
+        group, dot, key = name.removeprefix(prefix).partition(".")
         if dot:
             stats.setdefault(group, {})[key] = n
         else:
