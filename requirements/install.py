@@ -23,13 +23,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = "2.13.0"
-# Installed size in GB and minutes on a 2-core machine with a quick line (measured; see docs/design.md).
+# Installed size in GB and minutes on a 2-core machine with a quick line (measured; CUDA: an estimate).
 GROUPS = {
-    "corpus": (1.9, 2, "Spark, a JRE, Ray and the text libraries"),
-    "train": (0.3, 1, "DeepSpeed and Ray Train"),
-    "test": (0.4, 1, "pytest, linters and the oracles of the tests"),
+    "corpus": (1.6, 1.5, "Spark, a JRE, Ray and the text libraries"),
+    "train": (0.15, 0.5, "DeepSpeed and Ray Train"),
+    "test": (0.45, 0.7, "pytest, linters and the oracles of the tests"),
 }
-TORCH_SIZES = {"cpu": (0.8, 1), "cuda": (6.0, 6)}
+TORCH_SIZES = {"cpu": (0.85, 0.5), "cuda": (6.0, 4)}
 EXIT_SETUP = 6
 
 
@@ -78,6 +78,7 @@ def _install(venv, state, wanted, missing, torch):
             _install_torch(python, torch)
         elif name == "gristmill":
             _pip(python, "install", "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+            _make_link_relative(venv)
         else:
             _say(f"{name}: {GROUPS[name][2]}" if name in GROUPS else f"{name}: pip and what builds packages")
             # --no-deps: the lock is complete, and torch, which DeepSpeed asks for, is not in it.
@@ -150,6 +151,18 @@ def _make_venv(venv):
         )
 
 
+def _make_link_relative(venv):
+    """Write our editable install's path relative to its folder.
+
+    Python 3.11 and 3.12 read .pth files in the locale's encoding, and an absolute path that is not ASCII
+    ends the interpreter at start under LC_ALL=C.
+    """
+    for link in venv.glob("lib/python*/site-packages/*gristmill*.pth"):
+        relative = os.path.relpath(ROOT, link.resolve().parent)
+        if relative.isascii():
+            link.write_text(relative + "\n", encoding="ascii")
+
+
 def _install_torch(python, torch):
     backend = _torch_backend(python, torch)
     if backend == "cpu-by-uv":
@@ -161,7 +174,7 @@ def _install_torch(python, torch):
         _say("torch: the CPU build")
         if subprocess.run(command, env=environment, check=False).returncode == 0:
             return
-        _say("the CPU build could not be fetched; plain pip brings the build with CUDA libraries, about 3 GB to "
+        _say("the CPU build could not be fetched; plain pip brings the CUDA build, about 3 GB to "
              "download and 6 GB on disk. Ctrl-C within 10 seconds stops it.")  # fmt: skip
         time.sleep(10)
     else:
@@ -217,7 +230,10 @@ def _pip_environment():
         "PIP_ROOT",
         "PIP_REQUIRE_HASHES",
     }
-    return {name: value for name, value in os.environ.items() if name not in left_out} | {"PYTHONUTF8": "1"}
+    return {name: value for name, value in os.environ.items() if name not in left_out} | {
+        "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
+    }
 
 
 def _use_a_python_that_serves():

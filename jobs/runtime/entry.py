@@ -36,9 +36,7 @@ def job_main(name: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", action="append", default=[], help="YAML file of settings")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--engine", choices=("process", "spark", "ray"), default=None)
-    parser.add_argument(
-        "--single-writer", action="store_true", help="the store cannot create-only; nobody else writes"
-    )
+    parser.add_argument("--single-writer", action="store_true", help="the store cannot create-only; nobody else writes")
     options = parser.parse_args(arguments)
     try:
         root = options.root or default_root()

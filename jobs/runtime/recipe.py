@@ -32,6 +32,7 @@ class Outcome:
     job: str
     seconds: float
     manifests: list[Manifest]
+    finished: bool
 
 
 def read_recipe(name: str) -> list[Step]:
@@ -59,9 +60,7 @@ def read_recipe(name: str) -> list[Step]:
     return steps
 
 
-def select_steps(
-    steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None
-) -> list[Step]:
+def select_steps(steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None) -> list[Step]:
     """The steps from `first` to `last` inclusive, or the one named `only`."""
     names = [s.job for s in steps]
     for name in (first, last, only):
@@ -92,13 +91,16 @@ def run_steps(
         sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
         config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
-        if wanted != context.engine:
-            context.close_engines()
+        if wanted not in ("process", context.engine_open):
+            context.close_engines()  # two engines at once do not fit a small machine
         context.engine = wanted
         report(step)
         begun = time.monotonic()
+        before = len(context.committed)
         manifests = module.run(config, context)
         for manifest in manifests:
             context.pin(manifest.name, manifest.version)
-        outcomes.append(Outcome(job=step.job, seconds=time.monotonic() - begun, manifests=list(manifests)))
+        seconds = time.monotonic() - begun
+        finished = len(context.committed) == before
+        outcomes.append(Outcome(job=step.job, seconds=seconds, manifests=list(manifests), finished=finished))
     return outcomes

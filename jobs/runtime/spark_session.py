@@ -150,9 +150,7 @@ def _conf_dir(run_dir: Path) -> Path:
     folder.mkdir(exist_ok=True)
     written = folder / "log4j2.properties"
     temporary = written.with_name(f"log4j2.{os.getpid()}")
-    temporary.write_text(
-        _LOG4J.format(level=os.environ.get("GRISTMILL_SPARK_LOG", "error")), encoding="utf-8"
-    )
+    temporary.write_text(_LOG4J.format(level=os.environ.get("GRISTMILL_SPARK_LOG", "error")), encoding="utf-8")
     temporary.replace(written)
     return folder
 

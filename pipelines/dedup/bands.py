@@ -59,8 +59,8 @@ class BandPlan:
         )
         if strangers > 0.5:
             raise ConfigError(
-                f"lsh: {self.num_bands} bands of {self.rows_per_band} rows make candidates of {strangers:.0%} "
-                "of unlike pairs (a Jaccard similarity of 0.3 or less); every one would be verified",
+                f"lsh: {self.num_bands} bands of {self.rows_per_band} rows make {strangers:.0%} "
+                "of unlike pairs candidates (Jaccard 0.3 or less); each is verified",
                 mend="raise rows_per_band",
             )
 

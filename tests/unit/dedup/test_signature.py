@@ -106,7 +106,8 @@ def test_a_document_too_short_for_a_shingle_has_no_bands_but_an_exact_digest():
         for column in columns
     )
     high, low = exact_digests(texts)
-    assert high.null_count == low.null_count == 0
+    assert [value is None for value in high.to_pylist()] == [False, False, True, True, False]
+    assert low.null_count == 2
 
 
 def test_equal_minima_in_two_bands_have_unlike_digests():
