@@ -66,6 +66,7 @@ class BatchPlan:
             self._first_steps.append(step)
             step += steps
         self.steps = step
+        self.rows = self.rank(plan.end_position)
 
     def rank(self, position: int) -> int:
         """How many trained positions lie before `position`."""
