@@ -4,16 +4,19 @@ import uuid
 
 import pytest
 import zstandard
-from tests.made_documents import commit_documents
 
 from jobs import score_quality, train_quality
 from jobs.runtime.context import Context
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import open_store
 from pipelines.errors import InputError
+from tests.made_documents import commit_documents
 
-GOOD = {"en": "the river runs through old towns where people kept records of floods".split(" "), "zh": "河流经过古老的城镇"}
-BAD = {"en": "buy cheap casino bonus click here free spins win now".split(" "), "zh": "点击领取彩金免费注册博彩"}
+GOOD = {
+    "en": ["the", "river", "runs", "through", "old", "towns", "where", "people", "kept", "records", "of", "floods"],
+    "zh": "河流经过古老的城镇",
+}
+BAD = {"en": ["buy", "cheap", "casino", "bonus", "click", "here", "free", "spins", "win", "now"], "zh": "点击领取彩金免费注册博彩"}
 
 
 def page(rng, i):
