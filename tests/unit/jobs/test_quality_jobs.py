@@ -14,9 +14,12 @@ from tests.made_documents import commit_documents
 
 GOOD = {
     "en": ["the", "river", "runs", "through", "old", "towns", "where", "people", "kept", "records", "of", "floods"],
-    "zh": "河流经过古老的城镇",
+    "zh": list("河流经过古老的城镇"),
 }
-BAD = {"en": ["buy", "cheap", "casino", "bonus", "click", "here", "free", "spins", "win", "now"], "zh": "点击领取彩金免费注册博彩"}
+BAD = {
+    "en": ["buy", "cheap", "casino", "bonus", "click", "here", "free", "spins", "win", "now"],
+    "zh": list("点击领取彩金免费注册博彩"),
+}
 
 
 def page(rng, i):
@@ -42,7 +45,7 @@ def context(store=None):
 
 
 def train(path):
-    return train_quality.Config(labels=path, epochs=5, buckets=4096)
+    return train_quality.Config(examples=path, epochs=5, buckets=4096)
 
 
 def test_a_model_is_trained_measured_and_scores_every_document(tmp_path):
