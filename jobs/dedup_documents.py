@@ -45,9 +45,7 @@ class Lsh:
 
     num_bands: int = setting(32, "bands of a signature; more find more")
     rows_per_band: int = setting(8, "minima in a band; more make fewer candidates")
-    min_similarity: float = setting(
-        0.7, "exact Jaccard similarity from which on a copy is a duplicate, inclusive"
-    )
+    min_similarity: float = setting(0.7, "exact Jaccard similarity from which on a copy is a duplicate, inclusive")
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -189,20 +187,14 @@ def _decide(
         )
         done = f"{prefix}/{step}"
         table = unit_table(units)
-        left = table.filter(
-            pc.invert(pc.is_in(table["unit"], read_done(store, done)["unit"].combine_chunks()))
-        )
-        task = Task(
-            location=store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds
-        )
+        left = table.filter(pc.invert(pc.is_in(table["unit"], read_done(store, done)["unit"].combine_chunks())))
+        task = Task(location=store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds)
         with context.progress.stage(wide.job, left.num_rows) as tick:
             for rows in context.map(task, left):
                 tick(rows)
         return total_counters(read_done(store, done)["counters"])
 
-    units = [
-        Unit(id=hash_unit("verify", c["key"]), input=c["key"], size_bytes=c["rows"], spec=c) for c in chunks
-    ]
+    units = [Unit(id=hash_unit("verify", c["key"]), input=c["key"], size_bytes=c["rows"], spec=c) for c in chunks]
     verified = work("verifier", units)
     work("decider", [Unit(id=hash_unit("decide", prefix), input="components")])
     return {

@@ -75,12 +75,8 @@ class SparkExchange:
         fields = ", ".join(f"{name} long" for name in bucket_schema(columns).names)
         rows = self._frame(parts).mapInArrow(partial(_read_buckets, self._location, tuple(columns)), fields)
         partitions = 1 + len(columns) * sum(parts["rows"].to_pylist()) // PARTITION_ROWS
-        whole = rows.repartition(
-            max(partitions, self._spark.sparkContext.defaultParallelism), *key_names(columns)
-        )
-        stored = whole.mapInArrow(
-            partial(_store_stars, self._location, self._prefix, tuple(columns)), _SPARK_STORED
-        )
+        whole = rows.repartition(max(partitions, self._spark.sparkContext.defaultParallelism), *key_names(columns))
+        stored = whole.mapInArrow(partial(_store_stars, self._location, self._prefix, tuple(columns)), _SPARK_STORED)
         return _collect(stored)
 
     def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:

@@ -1,7 +1,7 @@
 """Train the quality classifier on labelled pages and commit it as an artifact, with its precision and recall.
 
-The pages are a file of JSON lines, zstd-compressed or plain: {"text", "label": "good" or "bad", "language", "domain"}.
-One process and one thread: fastText makes another model each time with more.
+The pages are a file of JSON lines, zstd-compressed or plain: {"text", "label": "good" or "bad", "language",
+"domain"}. One process and one thread: fastText makes another model each time with more.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from pipelines.errors import ConfigError
     is_flag=True,
     help="For a store without create-only puts: you promise to run one job at a time.",
 )
+@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
 @click.option("--dry-run", is_flag=True, help="Print the jobs and settings; do nothing.")
 @with_json
 def command(
@@ -52,6 +53,7 @@ def command(
     spark_master: str | None,
     ray_address: str | None,
     single_writer: bool,
+    log_json: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -68,7 +70,7 @@ def command(
         elif what in JOBS:
             raise ConfigError(f"{what} reads no crawl", mend="leave --crawl out")
     location = find_root(root)
-    progress = progress_for(sys.stderr)
+    progress = progress_for(sys.stderr, as_json=log_json)
     if dry_run:
         for step in steps:
             progress.say(f"{step.job}: { ({**step.settings, **overrides.get(step.job, {})}) }")

@@ -22,6 +22,7 @@ from types import ModuleType
 from urllib.parse import urlsplit
 
 from jobs.runtime import environment
+from jobs.runtime.package import build_package
 from pipelines.errors import SetupError
 
 # A unix socket path holds 107 bytes and Ray's session part takes about 60 of them.
@@ -39,10 +40,11 @@ def open_ray(*, address: str | None = None, run_dir: Path | str, num_cpus: int |
     `address` joins that cluster ("host:port"); its token is taken from the environment. Without it a
     private Ray of `num_cpus` slots (all cores, at least 4: slots are shares, not cores) is started.
     """
+    if (own := own_job_address(os.environ)) is not None and address in (None, own):
+        return _join(own, runtime_env=None)  # the job brought the code
     if address is not None:
-        return _join(address)
-    if (own := own_job_address(os.environ)) is not None:
-        return _join(own)
+        code = build_package(Path(run_dir))
+        return _join(address, runtime_env={"working_dir": str(code.path), **worker_runtime_env()})
     return _start(Path(run_dir), num_cpus or max(4, environment.usable_cores()))
 
 
@@ -133,13 +135,13 @@ def _start(run_dir: Path, num_cpus: int) -> ModuleType:
     return ray
 
 
-def _join(address: str) -> ModuleType:
+def _join(address: str, runtime_env: dict[str, object] | None) -> ModuleType:
     host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
     if environment.is_loopback(host):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # else the address is rewritten and init hangs
     ray = _import_ray()
     try:
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+        ray.init(address=address, runtime_env=runtime_env, logging_level="ERROR", log_to_driver=False)
     except ConnectionError as error:
         mode = os.environ.get("RAY_AUTH_MODE", "unset")
         raise SetupError(

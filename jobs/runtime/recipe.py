@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.catalog import load_job
+from jobs.runtime.catalog import check_job, load_job
 from jobs.runtime.config import parse_config
 from jobs.runtime.context import Context
 from pipelines.datasets.manifest import Manifest
@@ -56,7 +56,7 @@ def read_recipe(name: str) -> list[Step]:
         else:
             raise ConfigError(f"{path}: {item!r} is neither a job nor `job: settings`")
     for step in steps:
-        load_job(step.job)
+        check_job(step.job)
     return steps
 
 

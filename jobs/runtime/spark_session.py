@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from jobs.runtime import environment
 from jobs.runtime.java import find_java, java_home
+from jobs.runtime.package import build_package
 from pipelines.errors import SetupError
 
 if TYPE_CHECKING:
@@ -68,12 +69,15 @@ def open_spark(
     for name, value in builder_settings.items():
         builder = builder.config(name, value)
     try:
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
     except PySparkException as error:
         raise SetupError(
             f"Spark did not start on master {master}: {error}",
             mend="its own words stand above; `gristmill doctor` checks Java, ports and limits.",
         ) from error
+    if not submitted and not session.sparkContext.master.startswith("local"):
+        session.sparkContext.addPyFile(str(build_package(run_dir).path))  # executors import this very code
+    return session
 
 
 def close_spark(session: SparkSession) -> None:
@@ -115,8 +119,6 @@ def spark_settings(master: str, run_dir: Path) -> dict[str, str]:
         "spark.driver.extraJavaOptions": "-XX:-UsePerfData",
         "spark.sql.shuffle.partitions": str(max(2, min(64, 2 * cores))),
         "spark.local.dir": str(run_dir / "spark"),
-        # Executors of a standalone cluster on this machine import the checkout that the driver runs.
-        "spark.executorEnv.PYTHONPATH": str(environment.code_root()),
         "spark.executorEnv.LC_ALL": "C.UTF-8",
         "spark.executorEnv.PYTHONUTF8": "1",
     }
@@ -130,6 +132,17 @@ def is_one_machine(master: str) -> bool:
     return environment.is_loopback(urlsplit(master).hostname or "")
 
 
+def write_conf_dir(run_dir: Path, level: str) -> Path:
+    """A configuration folder of ours: logs of `level` on stderr, and nobody's spark-defaults.conf."""
+    folder = run_dir / "spark-conf"
+    folder.mkdir(exist_ok=True)
+    written = folder / "log4j2.properties"
+    temporary = written.with_name(f"log4j2.{os.getpid()}")
+    temporary.write_text(_LOG4J.format(level=level), encoding="utf-8")
+    temporary.replace(written)
+    return folder
+
+
 def _prepare_process(master: str, run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     java = find_java(os.environ)
@@ -140,19 +153,10 @@ def _prepare_process(master: str, run_dir: Path) -> None:
         loopback=is_one_machine(master),
         java_home=java_home(java, run_dir),
     )
-    prepared["SPARK_CONF_DIR"] = str(_conf_dir(run_dir))
+    # A cluster without room for one executor says so as a warning, and waits.
+    level = os.environ.get("GRISTMILL_SPARK_LOG", "error" if master.startswith("local") else "warn")
+    prepared["SPARK_CONF_DIR"] = str(write_conf_dir(run_dir, level))
     environment.apply(prepared)
-
-
-def _conf_dir(run_dir: Path) -> Path:
-    """A configuration folder of ours: quiet logs on stderr, and nobody's spark-defaults.conf."""
-    folder = run_dir / "spark-conf"
-    folder.mkdir(exist_ok=True)
-    written = folder / "log4j2.properties"
-    temporary = written.with_name(f"log4j2.{os.getpid()}")
-    temporary.write_text(_LOG4J.format(level=os.environ.get("GRISTMILL_SPARK_LOG", "error")), encoding="utf-8")
-    temporary.replace(written)
-    return folder
 
 
 def _driver_memory_mib() -> int:

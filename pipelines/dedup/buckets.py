@@ -51,17 +51,10 @@ def signatures_schema(plan: BandPlan) -> pa.Schema:
             column("offset", pa.int64(), "byte offset of the record"),
             column("date", pa.string(), "date of capture"),
             column("characters", pa.int64(), "length of the text"),
-            column(
-                "place", pa.int64(), "longer first, then earlier to the minute: the survivor order in 49 bits"
-            ),
-            column(
-                "exact_high", pa.int64(), "BLAKE2b-128 of the normal form, first half; null for empty text"
-            ),
+            column("place", pa.int64(), "longer first, then earlier to the minute: the survivor order in 49 bits"),
+            column("exact_high", pa.int64(), "BLAKE2b-128 of the normal form, first half; null for empty text"),
             column("exact_low", pa.int64(), "second half"),
-            *(
-                column(name, pa.int64(), "digest of a band of minima; null if too short")
-                for name in band_keys(plan)
-            ),
+            *(column(name, pa.int64(), "digest of a band of minima; null if too short") for name in band_keys(plan)),
         ]
     )
 

@@ -69,17 +69,13 @@ def history_hashes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> di
     hasher = hashlib.sha256()
     for generation in sorted({mine["generation"] for mine, _ in pairs}):
         hasher.update(b"generation\n")
-        for signature in sorted(
-            theirs["sha256"] for mine, theirs in pairs if mine["generation"] == generation
-        ):
+        for signature in sorted(theirs["sha256"] for mine, theirs in pairs if mine["generation"] == generation):
             hasher.update(signature.encode())
         hashes[generation] = hasher.hexdigest()[:32]
     return hashes
 
 
-def read_nodes(
-    store: Store, parts: pa.Table, nodes: np.ndarray, dataset: str, columns: Sequence[str]
-) -> pa.Table:
+def read_nodes(store: Store, parts: pa.Table, nodes: np.ndarray, dataset: str, columns: Sequence[str]) -> pa.Table:
     """Columns of these nodes, which rise, from `documents` or `signatures`; only rows asked for are kept."""
     firsts = parts["first_node"].to_numpy()
     owner = np.searchsorted(firsts, nodes, side="right") - 1
@@ -121,9 +117,7 @@ def read_tables(store: Store, keys: Sequence[str], schema: pa.Schema) -> pa.Tabl
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def read_pairs(
-    store: Store, exact: Sequence[str], near: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_pairs(store: Store, exact: Sequence[str], near: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(left, right, similarity) of the exact edges (1.0) and the verified pairs, from their stored tables."""
     columns: list[list[np.ndarray]] = [[], [], []]
     for key in (*exact, *near):
@@ -156,7 +150,5 @@ def read_decisions(store: Store, prefix: str, keys: Sequence[str], first: int, e
         low, high = (int(number) for number in key.removeprefix(prefix).removesuffix(".parquet").split("-"))
         if low < end and high >= first:
             table = read_parquet(store.get(key))
-            tables.append(
-                table.filter(pc.and_(pc.greater_equal(table["node"], first), pc.less(table["node"], end)))
-            )
+            tables.append(table.filter(pc.and_(pc.greater_equal(table["node"], first), pc.less(table["node"], end))))
     return pa.concat_tables(tables)

@@ -157,9 +157,7 @@ def exact_digests(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array
     body = utf8.tobytes()
     blake2b = hashlib.blake2b
     bounds = offsets.tolist()
-    joined = b"".join(
-        blake2b(body[start:end], digest_size=16).digest() for start, end in itertools.pairwise(bounds)
-    )
+    joined = b"".join(blake2b(body[start:end], digest_size=16).digest() for start, end in itertools.pairwise(bounds))
     halves = np.frombuffer(joined, "<i8").reshape(-1, 2)
     empty = offsets[1:] == offsets[:-1]
     return pa.array(halves[:, 0].copy(), mask=empty), pa.array(halves[:, 1].copy(), mask=empty)

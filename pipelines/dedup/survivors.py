@@ -27,12 +27,8 @@ ANNOTATIONS = pa.schema(
     [
         pa.field("id", pa.string(), metadata={"doc": "document id, as a check of the alignment"}),
         pa.field("dedup.keep", pa.bool_(), metadata={"doc": "whether it is the copy that stays"}),
-        pa.field(
-            "dedup.cluster", pa.string(), metadata={"doc": "id of the copy that stays; its own if alone"}
-        ),
-        pa.field(
-            "dedup.match", pa.string(), metadata={"doc": "id of the best copy that it was compared with"}
-        ),
+        pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the copy that stays; its own if alone"}),
+        pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that it was compared with"}),
         pa.field("dedup.similarity", pa.float64(), metadata={"doc": "Jaccard similarity to that, on 1e-4"}),
     ]
 )

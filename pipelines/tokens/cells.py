@@ -41,12 +41,13 @@ def cell_names(
     """
     scores = [None] * len(language) if quality is None else quality
     return [
-        f"{_plain(tongue)}.{_plain(kind)}.{_bucket(score, edges)}"
+        f"{plain_name(tongue)}.{plain_name(kind)}.{_bucket(score, edges)}"
         for tongue, kind, score in zip(language, source_type, scores, strict=True)
     ]
 
 
-def _plain(value: str | None) -> str:
+def plain_name(value: str | None) -> str:
+    """Lower-case ASCII letters, digits, `_` and `-` of a value, 40 at most; "unknown" for nothing."""
     return _NAME.sub("-", (value or "").lower()).strip("-")[:40] or "unknown"
 
 

@@ -26,9 +26,7 @@ class EncodeRules:
     def __post_init__(self) -> None:
         """Refuse a negative bound."""
         if self.max_document_tokens < 0:
-            raise ConfigError(
-                f"max_document_tokens is {self.max_document_tokens}; expected 0 (no bound) or more"
-            )
+            raise ConfigError(f"max_document_tokens is {self.max_document_tokens}; expected 0 (no bound) or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +55,7 @@ def encode_documents(tokenizer: Tokenizer, texts: pa.Array | pa.ChunkedArray, ru
         run[-1] = EOS_ID
         runs.append(run)
         if (run[rules.bos : -1] < RESERVED).any():
-            raise IntegrityError(
-                "the tokenizer gave a reserved id for text", mend="train it with train_tokenizer"
-            )
+            raise IntegrityError("the tokenizer gave a reserved id for text", mend="train it with train_tokenizer")
     return Encoded(
         tokens=np.concatenate(runs) if runs else np.zeros(0, dtype),
         lengths=np.array([len(run) for run in runs], np.int64),

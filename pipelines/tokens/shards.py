@@ -46,9 +46,7 @@ class Shard:
     checksums: bytes  # .crc
 
 
-def build_shard(
-    tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: pa.Array, rows: np.ndarray
-) -> Shard:
+def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: pa.Array, rows: np.ndarray) -> Shard:
     """A shard of documents in the order given; `tokens` is flat and lengths sum to it."""
     if int(lengths.sum()) != len(tokens):
         raise IntegrityError(f"lengths sum to {int(lengths.sum())} tokens, the shard holds {len(tokens)}")
@@ -121,8 +119,7 @@ def page_checksums(body: bytes) -> bytes:
     """The `.crc` of a `.bin`: CRC-32C of each page, the last one short."""
     view = memoryview(body)
     return b"".join(
-        struct.pack("<I", crc32c.crc32c(view[start : start + PAGE_BYTES]))
-        for start in range(0, len(body), PAGE_BYTES)
+        struct.pack("<I", crc32c.crc32c(view[start : start + PAGE_BYTES])) for start in range(0, len(body), PAGE_BYTES)
     )
 
 
@@ -149,9 +146,7 @@ def damaged_pages(body: bytes, first_page: int, checksums: bytes) -> list[int]:
 def read_documents(shard: Shard) -> list[np.ndarray]:
     """Tokens of each document, after checking every page and the index against the tokens."""
     if damaged := damaged_pages(shard.tokens, 0, shard.checksums):
-        raise IntegrityError(
-            f"pages {damaged[:8]} do not match their checksums", mend="fetch the shard again"
-        )
+        raise IntegrityError(f"pages {damaged[:8]} do not match their checksums", mend="fetch the shard again")
     index = read_index(shard.index)
     tokens = np.frombuffer(shard.tokens, index.dtype)
     if index.tokens != len(tokens):

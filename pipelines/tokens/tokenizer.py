@@ -30,6 +30,11 @@ def reserved_ids() -> dict[str, int]:
     return {"pad_id": PAD_ID, "unk_id": UNK_ID, "bos_id": BOS_ID, "eos_id": EOS_ID, "filler_id": FILLER_ID}
 
 
+def shard_dtype(vocab_size: int) -> np.dtype:
+    """The dtype of token shards, by Megatron-Core's rule: uint16 where the vocabulary is below 65,500."""
+    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+
+
 def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
     """The SentencePiece model of the lines of `texts`; the same texts in the same order, the same pieces.
 
@@ -113,8 +118,8 @@ class Tokenizer:
 
     @property
     def dtype(self) -> np.dtype:
-        """The shards' dtype for this vocabulary, by Megatron-Core's rule."""
-        return np.dtype("<u2") if self.vocab_size < 65500 else np.dtype("<i4")
+        """The shards' dtype for this vocabulary."""
+        return shard_dtype(self.vocab_size)
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text; none below RESERVED."""

@@ -12,9 +12,7 @@ from tests.made_documents import commit_documents, edited, join, prose
 
 
 def context(store=None):
-    return Context(
-        store=store or open_store(f"memory://{uuid.uuid4().hex}"), engine="process", flush_seconds=0.0
-    )
+    return Context(store=store or open_store(f"memory://{uuid.uuid4().hex}"), engine="process", flush_seconds=0.0)
 
 
 def crawl(seed=0, count=40):
@@ -40,9 +38,7 @@ def annotations(ctx):
     rows = []
     for mine, theirs in aligned_parts(documents, dedup):
         texts = documents.read_part(mine["key"]).to_pylist()
-        rows += [
-            text | note for text, note in zip(texts, dedup.read_part(theirs["key"]).to_pylist(), strict=True)
-        ]
+        rows += [text | note for text, note in zip(texts, dedup.read_part(theirs["key"]).to_pylist(), strict=True)]
     return {row["id"]: row for row in rows}
 
 
@@ -66,9 +62,7 @@ def test_copies_are_marked_and_strangers_stay():
 
 def test_short_pages_are_compared_exactly_and_empty_ones_not_at_all():
     ctx = context()
-    commit_documents(
-        ctx, {"a": [{"text": t} for t in ("short page", "SHORT page.", "page short", "", None, "!")]}
-    )
+    commit_documents(ctx, {"a": [{"text": t} for t in ("short page", "SHORT page.", "page short", "", None, "!")]})
     run(Config(), ctx)
     assert [row["dedup.keep"] for row in annotations(ctx).values()] == [False, True, True, True, True, True]
 
@@ -99,11 +93,7 @@ def test_the_cut_into_parts_and_chunks_does_not_matter():
 def test_an_append_keeps_every_old_part_and_equals_the_whole_done_at_once():
     ctx = context()
     parts = crawl()
-    extra = {
-        "late": [
-            {"text": "  " + row["text"] + " and more and longer"} for row in parts["crawl-1"] if row["text"]
-        ]
-    }
+    extra = {"late": [{"text": "  " + row["text"] + " and more and longer"} for row in parts["crawl-1"] if row["text"]]}
     commit_documents(ctx, parts)
     _, early = run(Config(), ctx)
     commit_documents(ctx, parts | extra)

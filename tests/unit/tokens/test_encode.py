@@ -14,17 +14,13 @@ def tokenizer():
     return Tokenizer(train(["ab ab abc abd bcd ef gh " * 5, "中文字中文 字"] * 20, 275))
 
 
-TEXTS = st.lists(
-    st.one_of(st.none(), st.sampled_from(["", "</s>", "ab abc", "中文", "xyz\n\nab"])), max_size=8
-)
+TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["", "</s>", "ab abc", "中文", "xyz\n\nab"])), max_size=8)
 
 
 @settings(deadline=None)
 @given(texts=TEXTS, bos=st.booleans(), bound=st.integers(0, 4))
 def test_eos_ends_each_document_and_stands_nowhere_else(tokenizer, texts, bos, bound):
-    encoded = encode_documents(
-        tokenizer, pa.array(texts, pa.string()), EncodeRules(bos=bos, max_document_tokens=bound)
-    )
+    encoded = encode_documents(tokenizer, pa.array(texts, pa.string()), EncodeRules(bos=bos, max_document_tokens=bound))
     ends = np.flatnonzero(encoded.tokens == EOS_ID)
     assert (ends + 1).tolist() == np.cumsum(encoded.lengths).tolist()
     assert (encoded.tokens == BOS_ID).sum() == bos * len(encoded.lengths)
@@ -34,9 +30,7 @@ def test_eos_ends_each_document_and_stands_nowhere_else(tokenizer, texts, bos, b
 @settings(deadline=None)
 @given(texts=TEXTS, bound=st.integers(0, 4))
 def test_tokens_in_are_tokens_out_and_cut(tokenizer, texts, bound):
-    encoded = encode_documents(
-        tokenizer, pa.array(texts, pa.string()), EncodeRules(max_document_tokens=bound)
-    )
+    encoded = encode_documents(tokenizer, pa.array(texts, pa.string()), EncodeRules(max_document_tokens=bound))
     taken = sum(len(tokenizer.encode(text)) for text in texts if text)
     assert taken == (encoded.lengths - 1).sum() + encoded.tokens_cut.sum()
     if bound:

@@ -8,18 +8,14 @@ from pipelines.tokens.sampling import group_fractions, group_sizes, sample
 
 def batch(rows):
     names = ("id", "text", "language", "source")
-    return pa.record_batch(
-        {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
-    )
+    return pa.record_batch({name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)})
 
 
 ROWS = [(f"{i:032x}", f"text {i}", "zh" if i % 3 else "en", "crawl" if i % 2 else None) for i in range(300)]
 
 
 def test_sizes_are_bytes_by_language_and_source():
-    sizes = group_sizes(
-        [batch([("a", "中", "zh", "s"), ("b", None, "zh", "s")]), batch([("c", "ab", None, None)])]
-    )
+    sizes = group_sizes([batch([("a", "中", "zh", "s"), ("b", None, "zh", "s")]), batch([("c", "ab", None, None)])])
     assert sizes == {("zh", "s"): 3, ("", ""): 2}
 
 

@@ -96,9 +96,7 @@ def test_an_empty_body_has_no_pages():
     assert page_checksums(b"") == b""
 
 
-@pytest.mark.parametrize(
-    "spoil", [lambda b: b"X" + b[1:], lambda b: b[:-1], lambda b: b[:17] + b"\x07" + b[18:]]
-)
+@pytest.mark.parametrize("spoil", [lambda b: b"X" + b[1:], lambda b: b[:-1], lambda b: b[:17] + b"\x07" + b[18:]])
 def test_an_index_that_is_not_one_is_refused(spoil):
     with pytest.raises(IntegrityError):
         read_index(spoil(shard([3, 1]).index))

@@ -34,9 +34,7 @@ def tokenizer(model):
 TEXT = st.one_of(
     st.text(max_size=60),
     st.text(alphabet=st.sampled_from("ab 12\u2581\n\r\t\x00<>/s中一丁é😀"), max_size=40),
-    st.sampled_from(
-        ["</s>", "<s>", "<unk>", "<pad>", "<filler>", "<0x0A>", "\u2581", "  ", " \u2581 ", "\ufffd"]
-    ),
+    st.sampled_from(["</s>", "<s>", "<unk>", "<pad>", "<filler>", "<0x0A>", "\u2581", "  ", " \u2581 ", "\ufffd"]),
 )
 
 
