@@ -24,9 +24,7 @@ def command() -> None:
 def show(job: str, files: tuple[str, ...], sets: tuple[str, ...], as_json: bool) -> None:
     """Print every setting of JOB: value, where it comes from, what it means."""
     module = load_job(job)
-    config, origins = parse_config(
-        module.Config, [*(read_config_file(Path(f)) for f in files), *map(parse_set, sets)]
-    )
+    config, origins = parse_config(module.Config, [*(read_config_file(Path(f)) for f in files), *map(parse_set, sets)])
     rows = config_rows(config, origins)
     if as_json:
         print_json({"job": job, "settings": rows})
@@ -34,8 +32,7 @@ def show(job: str, files: tuple[str, ...], sets: tuple[str, ...], as_json: bool)
     click.echo(f"{job}: {(module.__doc__ or '').strip().splitlines()[0]}\n")
     for row in rows:
         click.echo(
-            f"{row['key']}: {visible(row['value'])}"
-            + (f"   [{row['origin']}]" if row["origin"] != "default" else "")
+            f"{row['key']}: {visible(row['value'])}" + (f"   [{row['origin']}]" if row["origin"] != "default" else "")
         )
         if row["doc"]:
             click.echo(f"    {row['doc']}")

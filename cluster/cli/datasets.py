@@ -107,9 +107,7 @@ def _tree(value: dict[str, Any], indent: str) -> None:
     for key, inner in value.items():
         if isinstance(inner, dict):
             if len(inner) > 12:
-                shown = dict(
-                    sorted(inner.items(), key=lambda x: -x[1] if isinstance(x[1], int) else 0)[:12]
-                )
+                shown = dict(sorted(inner.items(), key=lambda x: -x[1] if isinstance(x[1], int) else 0)[:12])
                 click.echo(f"{indent}{visible(key)} ({len(inner)}, the largest)")
                 _tree(shown, indent + "  ")
             else:
@@ -154,11 +152,7 @@ def parse_where(text: str) -> list[tuple[str, str, Any]]:
 def sample(name: str, count: int, where: str | None, seed: int, root: str | None, as_json: bool) -> None:
     """Show rows drawn with equal chance (with --where: the first that match)."""
     dataset = open_named(open_root(root), name)
-    rows = (
-        _matching(dataset, parse_where(where), count)
-        if where
-        else dataset.sample(count, seed=seed).to_pylist()
-    )
+    rows = _matching(dataset, parse_where(where), count) if where else dataset.sample(count, seed=seed).to_pylist()
     if as_json:
         print_json({"dataset": dataset.name, "version": dataset.manifest.version, "rows": rows})
         return
@@ -221,9 +215,7 @@ def files(name: str, role: str | None, root: str | None, as_json: bool) -> None:
 
 @command.command()
 @click.option("--delete", is_flag=True, help="Delete what an earlier run of gc listed, if still unused.")
-@click.option(
-    "--grace-hours", default=24.0, show_default=True, help="Age of the list before anything is deleted."
-)
+@click.option("--grace-hours", default=24.0, show_default=True, help="Age of the list before anything is deleted.")
 @click.option("--dry-run", is_flag=True, help="Print, write nothing.")
 @with_root
 @with_json

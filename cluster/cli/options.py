@@ -94,9 +94,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], *, col
         for i, cell in enumerate(line):
             space = " " * (widths[i] - width_of(cell))
             parts.append(space + cell if numeric[i] else cell + space)
-        click.echo(
-            clip("  ".join(parts).rstrip(), columns) if sys.stdout.isatty() else "  ".join(parts).rstrip()
-        )
+        click.echo(clip("  ".join(parts).rstrip(), columns) if sys.stdout.isatty() else "  ".join(parts).rstrip())
 
 
 def _terminal_columns() -> int:

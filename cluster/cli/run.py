@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -22,21 +23,13 @@ from pipelines.errors import ConfigError
 @click.command(name="run")
 @click.argument("what")
 @with_root
-@click.option(
-    "--crawl", metavar="PATTERN", help="Crawl files: path/*.warc.gz or s3://bucket/prefix/*.warc.gz."
-)
+@click.option("--crawl", metavar="PATTERN", help="Crawl files: path/*.warc.gz or s3://bucket/prefix/*.warc.gz.")
 @click.option("--from", "first", metavar="JOB", help="Begin with this job of the recipe.")
 @click.option("--to", "last", metavar="JOB", help="End after this job.")
 @click.option("--only", metavar="JOB", help="Only this job.")
-@click.option(
-    "--config", "files", multiple=True, type=click.Path(), help="YAML: settings, by job for a recipe."
-)
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="lsh.num_bands=20; in a recipe JOB.KEY=VALUE."
-)
-@click.option(
-    "--engine", type=click.Choice(["process", "spark", "ray"]), help="Instead of the job's own engine."
-)
+@click.option("--config", "files", multiple=True, type=click.Path(), help="YAML: settings, by job for a recipe.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="lsh.num_bands=20; in a recipe JOB.KEY=VALUE.")
+@click.option("--engine", type=click.Choice(["process", "spark", "ray"]), help="Instead of the job's own engine.")
 @click.option("--spark-master", metavar="URL", help="Instead of local[*].")
 @click.option("--ray-address", metavar="HOST:PORT", help="Instead of a Ray of our own.")
 @click.option(
@@ -44,6 +37,7 @@ from pipelines.errors import ConfigError
     is_flag=True,
     help="For a store without create-only puts: you promise to run one job at a time.",
 )
+@click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
 @click.option("--dry-run", is_flag=True, help="Print the jobs and settings; do nothing.")
 @with_json
 def command(
@@ -59,6 +53,7 @@ def command(
     spark_master: str | None,
     ray_address: str | None,
     single_writer: bool,
+    log_json: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -75,7 +70,7 @@ def command(
         elif what in JOBS:
             raise ConfigError(f"{what} reads no crawl", mend="leave --crawl out")
     location = find_root(root)
-    progress = progress_for(sys.stderr)
+    progress = progress_for(sys.stderr, as_json=log_json)
     if dry_run:
         for step in steps:
             progress.say(f"{step.job}: { ({**step.settings, **overrides.get(step.job, {})}) }")
@@ -97,13 +92,24 @@ def command(
         context.close()
     seconds = time.monotonic() - begun
     if as_json:
-        print_json(
-            {"root": context.root, "seconds": round(seconds, 1), "jobs": [_outcome(o) for o in outcomes]}
-        )
+        print_json({"root": context.root, "seconds": round(seconds, 1), "jobs": [_outcome(o) for o in outcomes]})
     elif what not in JOBS:
         from cluster.cli.summary import show_summary
 
-        show_summary(context.store, outcomes, seconds, crawl=crawl, root=root)
+        show_summary(context.store, outcomes, seconds)
+        _remember_root(location)
+
+
+def _remember_root(location: str) -> None:
+    """Note the root in ./gristmill.yaml, where no root is noted: later commands find it."""
+    path = Path("gristmill.yaml")
+    try:
+        if not path.exists():
+            path.write_text(
+                f"# where `gristmill` looks for datasets when no --root is given\nroot: {json.dumps(location)}\n"
+            )
+    except OSError:
+        return  # a read-only folder: the next command says --root
 
 
 def _merge(sources: list[tuple[str, Any]]) -> dict[str, Any]:

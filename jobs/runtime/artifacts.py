@@ -74,11 +74,10 @@ def make_artifact(
             created_at=context.now(),
         )
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
+            context.committed.append(stored)
             context.progress.say(f"{full} v{stored.version}: {len(rows)} files, content {stored.content_sum}")
             return stored
-    raise ConflictError(
-        f"{full}: lost the race for the next version five times", mend="run the same command again"
-    )
+    raise ConflictError(f"{full}: lost the race for the next version five times", mend="run the same command again")
 
 
 def _put(context: Context, name: str, stage_id: str, unit: str, file: str, body: bytes) -> dict[str, Any]:

@@ -21,12 +21,15 @@ JOBS = (
 )
 
 
-def load_job(name: str) -> ModuleType:
-    """Module with `ENGINE`, `Config` and `run(config, context)`; ConfigError that names the nearest job."""
+def check_job(name: str) -> str:
+    """The name; ConfigError that names the nearest job."""
     if name not in JOBS:
         near = difflib.get_close_matches(name, JOBS, 1)
-        raise ConfigError(
-            f"no job {name!r}" + (f"; did you mean {near[0]}?" if near else ""),
-            mend=f"jobs: {', '.join(JOBS)}",
-        )
-    return importlib.import_module(f"jobs.{name}")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"no job {name!r}{hint}", mend=f"jobs: {', '.join(JOBS)}")
+    return name
+
+
+def load_job(name: str) -> ModuleType:
+    """Module with `ENGINE`, `Config` and `run(config, context)`."""
+    return importlib.import_module(f"jobs.{check_job(name)}")

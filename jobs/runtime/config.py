@@ -19,9 +19,7 @@ from pipelines.errors import ConfigError
 C = TypeVar("C")
 
 
-def setting(
-    default: Any = dataclasses.MISSING, doc: str = "", *, content: bool = True, factory: Any = None
-) -> Any:
+def setting(default: Any = dataclasses.MISSING, doc: str = "", *, content: bool = True, factory: Any = None) -> Any:
     """A config field. `content=False`: it changes how the work is done, not what comes out, so no key holds it."""
     metadata = {"doc": doc, "content": content}
     if factory is not None:
@@ -104,9 +102,7 @@ def stage_id(job: str, version: int, config: Any, artifacts: Mapping[str, str] |
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def _leaves(
-    config: Any, prefix: str = "", content: bool = True
-) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+def _leaves(config: Any, prefix: str = "", content: bool = True) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from jobs.runtime.progress import Progress
 from pipelines.datasets import Dataset, open_dataset
+from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.store import Store, check_create_only
 from pipelines.errors import ConfigError
 
@@ -39,7 +40,7 @@ LIBRARIES = (
 
 @dataclass(kw_only=True)
 class Context:
-    """Handed to `run(config, context)`. `pins`: dataset name -> version, as the recipe's earlier jobs committed them."""
+    """Handed to `run(config, context)`. `pins`: dataset name -> version, as earlier jobs committed them."""
 
     store: Store
     engine: str = "process"
@@ -53,6 +54,7 @@ class Context:
     flush_seconds: float = 10.0
     flush_units: int = 1000
     single_writer: bool = False
+    committed: list[Manifest] = field(default_factory=list)
     _probed: bool = False
 
     @property
@@ -128,6 +130,11 @@ class Context:
         """The connected ray module, opened at first use."""
         return self._ray
 
+    @property
+    def engine_open(self) -> str | None:
+        """The engine that is running now."""
+        return next((name for name in ("spark", "ray") if f"_{name}" in self.__dict__), None)
+
     def close_engines(self) -> None:
         """Stop what this context started; called between jobs of different engines, so that only one is in memory."""
         if "_spark" in self.__dict__:
@@ -137,7 +144,8 @@ class Context:
         if "_ray" in self.__dict__:
             from jobs.runtime.ray_session import close_ray
 
-            close_ray(self.__dict__.pop("_ray"))
+            del self.__dict__["_ray"]
+            close_ray()
 
     def close(self) -> None:
         """Stop the engines and remove the scratch folder."""

@@ -67,7 +67,9 @@ def read_done(store: Store, prefix: str) -> pa.Table:
     keys = [o.key for o in store.list(f"{prefix}/done/")]
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(lambda k: pq.read_table(io.BytesIO(store.get(k)), schema=DONE), keys))
-    return settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
+    settled = settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
+    pa.default_memory_pool().release_unused()
+    return settled
 
 
 def settle(rows: pa.Table) -> pa.Table:
@@ -81,9 +83,7 @@ def settle(rows: pa.Table) -> pa.Table:
             .aggregate([("row", "min")])
         )
         rows = rows.take(first["row_min"].sort())
-    attempts = (
-        rows.select(["unit", "attempt"]).group_by("unit").aggregate([("attempt", "min"), ("attempt", "max")])
-    )
+    attempts = rows.select(["unit", "attempt"]).group_by("unit").aggregate([("attempt", "min"), ("attempt", "max")])
     if pc.all(pc.equal(attempts["attempt_min"], attempts["attempt_max"])).as_py() is False:
         chosen = pa.table({"unit": attempts["unit"], "attempt": attempts["attempt_min"]})
         position = rows.select(["unit", "attempt"]).append_column("row", pa.array(range(rows.num_rows)))

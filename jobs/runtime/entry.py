@@ -36,9 +36,8 @@ def job_main(name: str, arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", action="append", default=[], help="YAML file of settings")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="KEY=VALUE")
     parser.add_argument("--engine", choices=("process", "spark", "ray"), default=None)
-    parser.add_argument(
-        "--single-writer", action="store_true", help="the store cannot create-only; nobody else writes"
-    )
+    parser.add_argument("--single-writer", action="store_true", help="the store cannot create-only; nobody else writes")
+    parser.add_argument("--log-json", action="store_true", help="log to stderr as JSON lines")
     options = parser.parse_args(arguments)
     try:
         root = options.root or default_root()
@@ -50,7 +49,7 @@ def job_main(name: str, arguments: Sequence[str] | None = None) -> None:
         context = Context(
             store=open_store(root),
             engine=options.engine or module.ENGINE,
-            progress=progress_for(sys.stderr),
+            progress=progress_for(sys.stderr, as_json=options.log_json),
             spark_master=os.environ.get("GRISTMILL_SPARK_MASTER"),
             ray_address=os.environ.get("GRISTMILL_RAY_ADDRESS"),
             single_writer=options.single_writer,

@@ -44,9 +44,7 @@ _open: dict[str, Callable[[Unit], UnitResult]] = {}
 
 def open_worker(stage: Stage, store: Store) -> Callable[[Unit], UnitResult]:
     """The stage's unit function; opened once a process and store."""
-    key = hashlib.sha256(
-        repr((stage.worker, stage.stage_id, stage.worker_config, store.location)).encode()
-    ).hexdigest()
+    key = hashlib.sha256(repr((stage.worker, stage.stage_id, stage.worker_config, store.location)).encode()).hexdigest()
     if key not in _open:
         module, _, name = stage.worker.partition(":")
         _open.clear()  # models of an earlier stage need not stay in memory
@@ -76,11 +74,9 @@ def run_unit(stage: Stage, unit: Unit, store: Store) -> pa.Table:
 def _run_once(stage: Stage, unit: Unit, store: Store) -> pa.Table:
     result = open_worker(stage, store)(unit)
     for name, n in result.stats.items():
-        result.counters.add_count(f"stats.{name}", n)
+        result.counters.add_count(name if name.startswith("stats@") else f"stats.{name}", n)
     check_books(f"unit {unit.input} of {stage.job}", result.counters.values, stage.equations)
-    objects = [
-        (o.dataset, e) for o in stage.outputs for e in _encode(stage, o.dataset, o.schema, unit, result)
-    ]
+    objects = [(o.dataset, e) for o in stage.outputs for e in _encode(stage, o.dataset, o.schema, unit, result)]
     for _, encoded in objects:
         if encoded.role != "none":
             store.put(encoded.key, encoded.body)
@@ -120,9 +116,7 @@ def _nothing(dataset: str, unit: Unit) -> EncodedObject:
     )
 
 
-def _done_rows(
-    stage: Stage, unit: Unit, objects: list[tuple[str, EncodedObject]], result: UnitResult
-) -> pa.Table:
+def _done_rows(stage: Stage, unit: Unit, objects: list[tuple[str, EncodedObject]], result: UnitResult) -> pa.Table:
     attempt = hashlib.sha256("".join(sorted(e.sha256 for _, e in objects)).encode()).hexdigest()[:16]
     counters = result.counters.rows()
     rows: list[dict[str, Any]] = []

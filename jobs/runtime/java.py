@@ -87,9 +87,7 @@ def java_home(java: Java, folder: Path) -> Path:
     dropped = ["--add-modules=jdk.incubator.vector"]
     if java.version >= 24:  # the package is gone, and opening it prints a warning at each start
         dropped.append("--add-opens=java.base/sun.security.action=ALL-UNNAMED")
-    script = _WRAPPER.format(
-        head=_WRAPPER_HEAD, java=shlex.quote(str(java.program)), dropped="|".join(dropped)
-    )
+    script = _WRAPPER.format(head=_WRAPPER_HEAD, java=shlex.quote(str(java.program)), dropped="|".join(dropped))
     home = folder / f"java-{hashlib.sha256(script.encode()).hexdigest()[:12]}"
     wrapper = home / "bin" / "java"
     if not wrapper.exists():

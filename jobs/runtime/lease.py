@@ -79,15 +79,13 @@ def _await_end(
                 mend="wait for it, or stop it",
             )
         return
-    say(
-        f"attempt {number} by {holder['host']} has not ended; waiting up to {silence_seconds:.0f} s for its heartbeat"
-    )
+    say(f"attempt {number} by {holder['host']} has not ended; waiting up to {silence_seconds:.0f} s for its heartbeat")
     seen, since = _read_beat(store, chain, number), time.monotonic()
     while time.monotonic() - since < silence_seconds:
         time.sleep(min(2.0, silence_seconds / 4))
         if (latest := chain.latest()) and latest[0] != number:
             return
-        if (now := _read_beat(store, chain, number)) != seen:
+        if _read_beat(store, chain, number) != seen:
             raise ConflictError(
                 f"{holder['host']} (pid {holder['pid']}) is working on it",
                 key=chain.key(number),

@@ -87,8 +87,46 @@ class BarProgress(LineProgress):
             yield lambda _rows: bars.advance(task)
 
 
-def progress_for(stream: TextIO, *, quiet: bool = False) -> Progress:
-    """Bars where a person looks, lines elsewhere."""
-    if quiet:
-        return Progress()
+class JsonProgress(Progress):
+    """One JSON object a line: time, event, and for stages name, count and total."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        import structlog
+
+        self._log = structlog.wrap_logger(
+            structlog.PrintLogger(stream or sys.stderr),
+            processors=[
+                structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+                structlog.processors.JSONRenderer(ensure_ascii=False),
+            ],
+        )
+
+    def say(self, line: str) -> None:
+        """An event `said`."""
+        if line.strip():
+            self._log.msg("said", text=line.strip())
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[pa.Table], None]]:
+        """Events `stage_begun`, `stage_progress` every 15 s, `stage_ended`."""
+        begun = last = time.monotonic()
+        count = 0
+        self._log.msg("stage_begun", stage=name, units=total)
+
+        def tick(_rows: pa.Table) -> None:
+            nonlocal count, last
+            count += 1
+            if time.monotonic() - last > LINE_SECONDS:
+                last = time.monotonic()
+                self._log.msg("stage_progress", stage=name, done=count, units=total)
+
+        yield tick
+        seconds = round(time.monotonic() - begun, 2)
+        self._log.msg("stage_ended", stage=name, done=count, units=total, seconds=seconds)
+
+
+def progress_for(stream: TextIO, *, as_json: bool = False) -> Progress:
+    """Bars where a person looks, lines elsewhere; JSON lines where they are asked for."""
+    if as_json:
+        return JsonProgress(stream)
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)

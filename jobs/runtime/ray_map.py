@@ -36,9 +36,7 @@ class UnitActor:
 def map_units(context: Context, task: Task, units: pa.Table) -> Iterator[pa.Table]:
     """A wave over a pool of actors."""
     ray = context.ray()
-    size = max(
-        1, min(units.num_rows, int(ray.cluster_resources().get("CPU", 1)), context.parallelism or 10_000)
-    )
+    size = max(1, min(units.num_rows, int(ray.cluster_resources().get("CPU", 1)), context.parallelism or 10_000))
     kind = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=4)(UnitActor)
     actors = [kind.remote(task) for _ in range(size)]
     done = DoneWriter(context.store, task.done_prefix, units=task.flush_units, seconds=task.flush_seconds)
@@ -54,9 +52,7 @@ def map_units(context: Context, task: Task, units: pa.Table) -> Iterator[pa.Tabl
                 rows = ray.get(ready[0])
             except ray.exceptions.RayTaskError as e:
                 raise (
-                    e.cause
-                    if isinstance(e.cause, GristmillError)
-                    else GristmillError(f"{task.stage.job}: {e.cause!r}")
+                    e.cause if isinstance(e.cause, GristmillError) else GristmillError(f"{task.stage.job}: {e.cause!r}")
                 ) from e
             except ray.exceptions.RayActorError as e:
                 raise GristmillError(f"{task.stage.job}: a unit ended its process five times: {e}") from e

@@ -31,9 +31,7 @@ OBJECT_STORE_BYTES = 100_000_000  # receipts and small arrays only: text never g
 SUBMISSION_KEY = "gristmill_submission"  # in a job's metadata: this job is one of ours
 
 _private_dirs: list[Path] = []
-_tokens: list[
-    str
-] = []  # Ray reads its token once a process, so a second private Ray must have the first one's
+_tokens: list[str] = []  # Ray reads its token once a process, so a second private Ray must have the first one's
 
 
 def open_ray(*, address: str | None = None, run_dir: Path | str, num_cpus: int | None = None) -> ModuleType:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.runtime.catalog import load_job
+from jobs.runtime.catalog import check_job, load_job
 from jobs.runtime.config import parse_config
 from jobs.runtime.context import Context
 from pipelines.datasets.manifest import Manifest
@@ -32,6 +32,7 @@ class Outcome:
     job: str
     seconds: float
     manifests: list[Manifest]
+    finished: bool
 
 
 def read_recipe(name: str) -> list[Step]:
@@ -55,13 +56,11 @@ def read_recipe(name: str) -> list[Step]:
         else:
             raise ConfigError(f"{path}: {item!r} is neither a job nor `job: settings`")
     for step in steps:
-        load_job(step.job)
+        check_job(step.job)
     return steps
 
 
-def select_steps(
-    steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None
-) -> list[Step]:
+def select_steps(steps: Sequence[Step], *, first: str | None, last: str | None, only: str | None) -> list[Step]:
     """The steps from `first` to `last` inclusive, or the one named `only`."""
     names = [s.job for s in steps]
     for name in (first, last, only):
@@ -92,13 +91,16 @@ def run_steps(
         sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
         config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
-        if wanted != context.engine:
-            context.close_engines()
+        if wanted not in ("process", context.engine_open):
+            context.close_engines()  # two engines at once do not fit a small machine
         context.engine = wanted
         report(step)
         begun = time.monotonic()
+        before = len(context.committed)
         manifests = module.run(config, context)
         for manifest in manifests:
             context.pin(manifest.name, manifest.version)
-        outcomes.append(Outcome(job=step.job, seconds=time.monotonic() - begun, manifests=list(manifests)))
+        seconds = time.monotonic() - begun
+        finished = len(context.committed) == before
+        outcomes.append(Outcome(job=step.job, seconds=seconds, manifests=list(manifests), finished=finished))
     return outcomes

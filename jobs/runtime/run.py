@@ -95,9 +95,7 @@ def fingerprint(stage_id: str, dataset: str, units: pa.Table, parents: Sequence[
     return hasher.hexdigest()[:32]
 
 
-def _finished(
-    store: Store, stage: Stage, table: pa.Table, parents: Sequence[Parent]
-) -> dict[str, Manifest] | None:
+def _finished(store: Store, stage: Stage, table: pa.Table, parents: Sequence[Parent]) -> dict[str, Manifest] | None:
     found: dict[str, Manifest] = {}
     for output in stage.outputs:
         latest = latest_manifest(store, output.dataset)
@@ -116,9 +114,7 @@ def _known_rows(store: Store, dataset: str, stage_id: str, units: pa.Table) -> p
     if latest is None:
         return PART_LIST.empty_table()
     rows = read_part_list(store, latest)
-    mine = pc.and_(
-        pc.equal(rows["stage_id"], stage_id), pc.is_in(rows["unit"], units["unit"].combine_chunks())
-    )
+    mine = pc.and_(pc.equal(rows["stage_id"], stage_id), pc.is_in(rows["unit"], units["unit"].combine_chunks()))
     return rows.filter(mine)
 
 
@@ -140,11 +136,10 @@ def _tell(context: Context, stage: Stage, units: pa.Table, missing: pa.Table) ->
     if latest is not None and latest.stage_id != stage.stage_id:
         before, now = latest.job.get("config", {}), stage.config
         changed = [
-            f"{k} {before.get(k)!r} -> {now.get(k)!r}"
-            for k in sorted({*before, *now})
-            if before.get(k) != now.get(k)
+            f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)
         ]
-        reason = f"; all is made anew, because {', '.join(changed) or 'the stage or a model that it uses has a new version'}"
+        why = ", ".join(changed) or "the stage or a model that it uses has a new version"
+        reason = f"; all is made anew, because {why}"
     if reused:
         reason += f"; {reused} of {units.num_rows} are taken over"
     context.progress.say(f"{stage.job}: {missing.num_rows} units to do{reason}")
@@ -171,26 +166,30 @@ def _commit_all(
     wanted = units["unit"].combine_chunks()
     for output in stage.outputs:
         old = known[output.dataset]
-        fresh = done.filter(
-            pc.and_(
-                pc.equal(done["dataset"], output.dataset),
-                pc.and_(
-                    pc.is_in(done["unit"], wanted),
-                    pc.invert(pc.is_in(done["unit"], old["unit"].combine_chunks())),
-                ),
-            )
+        fresh = _where(
+            done,
+            pc.equal(done["dataset"], output.dataset),
+            pc.is_in(done["unit"], wanted),
+            pc.invert(pc.is_in(done["unit"], old["unit"].combine_chunks())),
         )
         _check_present(context, fresh)
         above = [*parents, *([Parent(manifest=manifests[stage.home], role="home")] if manifests else [])]
         if output.dataset == stage.home:
             totals = total_counters(
-                pa.chunked_array(
-                    [*old["counters"].chunks, *fresh["counters"].chunks], PART_LIST.field("counters").type
-                )
+                pa.chunked_array([*old["counters"].chunks, *fresh["counters"].chunks], PART_LIST.field("counters").type)
             )
             check_books(f"{stage.job}, all units", totals, stage.equations)
+            _check_failed(stage, totals)
         manifests[output.dataset] = _commit(context, stage, output, units, above, old, fresh, totals, stats)
     return manifests
+
+
+def _where(rows: pa.Table, *conditions: pa.ChunkedArray) -> pa.Table:
+    """Rows where all conditions hold; without a copy where that is all of them."""
+    mask = conditions[0]
+    for condition in conditions[1:]:
+        mask = pc.and_(mask, condition)
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
 def _check_present(context: Context, rows: pa.Table) -> None:
@@ -219,7 +218,7 @@ def _compare(named: pa.Table, found: Iterable[ObjectInfo]) -> None:
     if len(wrong):
         key = keys[int(wrong[0])].as_py()
         raise IntegrityError(
-            f"{key} was written and is now {'gone' if seen[wrong[0]] < 0 else 'of another size'} ({len(wrong)} objects)",
+            f"{key} was written and is {'gone' if seen[wrong[0]] < 0 else 'of another size'} now ({len(wrong)} such)",
             key=key,
             mend="run the same command again; if it stays, delete the work/ folder of the dataset",
         )
@@ -264,13 +263,14 @@ def _commit(
                 {"name": f.name, "type": str(f.type), "doc": (f.metadata or {}).get(b"doc", b"").decode()}
                 for f in output.schema or ()
             ],
-            stats={**_stats(totals), "ledger_sum": _sum_of(rows, ("ledger",)), **stats},
+            stats={**_stats(stage, output, totals), "ledger_sum": _sum_of(rows, ("ledger",)), **output.stats, **stats},
             artifacts=list(stage.artifacts),
             content_sum=_sum_of(rows, CONTENT_ROLES),
             created_at=context.now(),
             extends=extends,
         )
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
+            context.committed.append(stored)
             context.progress.say(
                 f"{stored.name} v{stored.version}: {stored.part_list['rows']} rows, content {stored.content_sum}"
             )
@@ -299,13 +299,29 @@ def _sum_of(rows: pa.Table, roles: Sequence[str]) -> str:
     return add_sums(rows.filter(pc.is_in(rows["role"], pa.array(list(roles))))["content_sum"].to_pylist())
 
 
-def _stats(totals: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]]) -> None:
+    for name, equation in stage.equations.items():
+        book = books_value(totals, {name: equation})[name]
+        reasons = book.get("failed", 0)
+        failed = sum(reasons.values()) if isinstance(reasons, dict) else reasons
+        total = book[equation.total] if isinstance(book[equation.total], int) else sum(book[equation.total].values())
+        if failed > stage.max_failed_fraction * total:
+            told = ", ".join(f"{k} {n}" for k, n in reasons.items()) if isinstance(reasons, dict) else str(failed)
+            raise InputError(
+                f"{stage.job}: {failed} of {total} {name} failed ({told}); nothing was committed",
+                mend=f"look at the input; if it is meant, --set max_failed_fraction=1 (now {stage.max_failed_fraction:g})",
+            )
+
+
+def _stats(stage: Stage, output: Output, totals: dict[str, tuple[int, int]]) -> dict[str, Any]:
     """`stats.by_language.zh` nests; of domains the hundred largest stay."""
     stats: dict[str, Any] = {}
+    prefixes = [f"stats@{output.dataset}.", *(["stats."] if output.dataset == stage.home else [])]
     for name, (n, _) in sorted(totals.items()):
-        if not name.startswith("stats."):
+        prefix = next((p for p in prefixes if name.startswith(p)), None)
+        if prefix is None:
             continue
-        group, dot, key = name.removeprefix("stats.").partition(".")
+        group, dot, key = name.removeprefix(prefix).partition(".")
         if dot:
             stats.setdefault(group, {})[key] = n
         else:

@@ -92,9 +92,7 @@ def _reason(error: BaseException) -> BaseException:
     if isinstance(error, KeyboardInterrupt):
         return error
     python = [line for line in lines if "Error" in line and not line.lstrip().startswith("at ")]
-    return GristmillError(
-        f"Spark gave up on the stage: {(python or lines or ['no message'])[0].strip()[:400]}"
-    )
+    return GristmillError(f"Spark gave up on the stage: {(python or lines or ['no message'])[0].strip()[:400]}")
 
 
 def _all(kind: type[GristmillError]) -> list[type[GristmillError]]:

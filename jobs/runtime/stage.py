@@ -64,18 +64,23 @@ class UnitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A dataset that the stage makes; `schema` None where it consists of files only."""
+    """A dataset that the stage makes; `schema` None where it consists of files only.
+
+    Counters named `stats.x` become statistics of the home, `stats@NAME.x` of the output NAME.
+    """
 
     dataset: str
     kind: str
     schema: pa.Schema | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What is made. The first output is the home: its `work/` holds the done records, its ledger the ledger rows.
 
-    Each further output is committed after the one before and names the home as a parent.
+    Each further output is committed after the one before and names the home as a parent. In an equation with an
+    account `failed`, more than `max_failed_fraction` of the total stops the job before the commit.
     """
 
     job: str
@@ -84,6 +89,7 @@ class Stage:
     worker: str
     worker_config: dict[str, Any] = field(default_factory=dict)
     equations: Mapping[str, Equation] = field(default_factory=dict)
+    max_failed_fraction: float = 1.0
     config: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[dict[str, Any], ...] = ()
 
@@ -114,9 +120,7 @@ def unit_table(units: Iterable[Unit]) -> pa.Table:
 
 def unit_of(row: Mapping[str, Any]) -> Unit:
     """A row of the unit table as a Unit."""
-    return Unit(
-        id=row["unit"], input=row["input"], size_bytes=row["size_bytes"], spec=json.loads(row["spec"])
-    )
+    return Unit(id=row["unit"], input=row["input"], size_bytes=row["size_bytes"], spec=json.loads(row["spec"]))
 
 
 def hash_unit(*parts: Any) -> str:

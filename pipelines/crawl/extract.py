@@ -72,7 +72,7 @@ def extract_html(
 
 
 def clean_text(text: str) -> str:
-    """NFC, no control characters or lone surrogates, no space at line ends, one empty line in a row at most."""
+    """NFC, no control characters or lone surrogates, no space at line ends, no two empty lines in a row."""
     text = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     text = "\n".join(line.rstrip() for line in unicodedata.normalize("NFC", text).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()

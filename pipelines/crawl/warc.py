@@ -76,8 +76,14 @@ class Damage:
 
 
 Item = Record | Skipped | Damage
-_Find = Callable[[Source, int, int], int | None]
-_Read = Callable[[Source, int, WarcBounds], Generator[Item, None, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """Gzip members or plain records: how to find the next true start, and how to read what starts there."""
+
+    find: Callable[[Source, int, int], int | None]
+    read: Callable[[Source, int, WarcBounds], Generator[Item, None, int]]
 
 
 def read_warc(
@@ -92,16 +98,14 @@ def read_warc(
     if source.size_bytes == 0 or start >= end:
         return
     head = source.read(0, 8)
-    if head.startswith(GZIP_MAGIC):
-        yield from _walk(source, start, end, bounds, find=_next_member, read=_read_member)
-    elif head.lstrip(b"\r\n").startswith(_HEAD_START):
-        yield from _walk(source, start, end, bounds, find=_next_plain, read=_read_plain)
-    elif head.startswith(ZSTD_MAGICS):
+    if head.startswith(ZSTD_MAGICS):
         if start == 0:
             detail = "a zstd file; write it with one gzip member a record"
             yield Damage(offset=0, length=source.size_bytes, index=0, reason="not_a_warc", detail=detail)
-    else:
-        yield from _walk(source, start, end, bounds, find=_next_member, read=_read_member)
+        return
+    is_plain = head.lstrip(b"\r\n").startswith(_HEAD_START)
+    forms = (_PLAIN, _MEMBERS) if is_plain else (_MEMBERS, _PLAIN)
+    yield from _walk(source, start, end, bounds, forms)
 
 
 class _BrokenError(Exception):
@@ -204,13 +208,14 @@ def _head_end(window: bytes) -> int | None:
 
 
 def _walk(
-    source: Source, start: int, end: int, bounds: WarcBounds, *, find: _Find, read: _Read
+    source: Source, start: int, end: int, bounds: WarcBounds, forms: tuple[_Form, _Form]
 ) -> Iterator[Item]:
-    """Items from `start` on; `find` gives the next true start from an offset on, `read` what begins there."""
-    at = start if start == 0 else find(source, start, end)
+    """Items from `start` on, in the file's own form; the other one only where the own has no more starts."""
+    form = forms[0]
+    at = start if start == 0 else form.find(source, start, end)
     seen = 0
     while at is not None and at < end:
-        stream = read(source, at, bounds)
+        stream = form.read(source, at, bounds)
         given = 0
         try:
             while True:
@@ -224,13 +229,23 @@ def _walk(
                 yield item
         except _BrokenError as error:
             reason, detail = error.args
-            found = find(source, at + 1, source.size_bytes)
+            found, form = _resume(source, at + 1, form, forms)
             if found is None and seen == 0 and at == 0 and not _looks_like_warc(source, 0):
                 reason, detail = "not_a_warc", "no WARC record in this file"
             stop_at = source.size_bytes if found is None else found
             yield Damage(offset=at, length=stop_at - at, index=given, reason=reason, detail=detail)
             seen += 1
             at = stop_at
+
+
+def _resume(source: Source, at: int, form: _Form, forms: tuple[_Form, _Form]) -> tuple[int | None, _Form]:
+    """Where to go on after a damage, and in which form."""
+    other = forms[1] if form is forms[0] else forms[0]
+    for candidate in (form, other):
+        found = candidate.find(source, at, source.size_bytes)
+        if found is not None:
+            return found, candidate
+    return None, form
 
 
 def _read_member(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, None, int]:
@@ -426,3 +441,7 @@ def _scan(source: Source, at: int, end: int, mark: bytes, skip: int) -> int | No
 
 def _version_line(text: bytes) -> bool:
     return text[:5] == _HEAD_START and text[5:6].isdigit() and text[6:7] == b"." and text[7:8].isdigit()
+
+
+_MEMBERS = _Form(_next_member, _read_member)
+_PLAIN = _Form(_next_plain, _read_plain)

@@ -71,9 +71,7 @@ def total_counters(column: pa.ChunkedArray) -> dict[str, tuple[int, int]]:
         limbs = np.frombuffer(raw.buffers()[1], np.uint8)[raw.offset * 16 : (raw.offset + len(raw)) * 16]
         limbs = limbs.view(">u4").reshape(-1, 4).astype(np.uint64)[order]
         sums = np.add.reduceat(limbs, starts, axis=0)
-        for code, n, parts in zip(
-            codes[order][starts].tolist(), numbers.tolist(), sums.tolist(), strict=True
-        ):
+        for code, n, parts in zip(codes[order][starts].tolist(), numbers.tolist(), sums.tolist(), strict=True):
             name = names.dictionary[code].as_py()
             have, have_sum = totals.get(name, (0, 0))
             value = sum(int(p) << (32 * (3 - i)) for i, p in enumerate(parts))
@@ -81,9 +79,7 @@ def total_counters(column: pa.ChunkedArray) -> dict[str, tuple[int, int]]:
     return totals
 
 
-def check_books(
-    where: str, counters: Mapping[str, tuple[int, int]], equations: Mapping[str, Equation]
-) -> None:
+def check_books(where: str, counters: Mapping[str, tuple[int, int]], equations: Mapping[str, Equation]) -> None:
     """IntegrityError that prints the two sides, where an equation does not hold."""
     for name, equation in equations.items():
         total = _account(counters, name, equation.total)

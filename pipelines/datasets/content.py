@@ -7,6 +7,7 @@ column is as good as absent, and versions add and subtract. `rows_sum`: an order
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable
 
@@ -28,7 +29,7 @@ def table_content_sum(table: pa.Table) -> str:
         view = memoryview(rows.buffers()[2] or b"")
         ends = np.frombuffer(rows.buffers()[1], np.int64)[rows.offset : rows.offset + len(rows) + 1].tolist()
         digest = xxhash.xxh3_128_intdigest
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in itertools.pairwise(ends):
             total += digest(view[start:end])
     return format_sum(table.num_rows, total)
 
@@ -95,9 +96,7 @@ def _canonical_column(name: str, column: pa.Array) -> pa.Array:
     elif pa.types.is_null(kind):
         return pa.nulls(len(column), pa.large_binary())
     else:
-        raise IntegrityError(
-            f"column {name!r} of type {kind} has no content sum", mend="store plain columns only"
-        )
+        raise IntegrityError(f"column {name!r} of type {kind} has no content sum", mend="store plain columns only")
     lengths = _fixed(pc.binary_length(value).cast(pa.int64()))
     head = pa.scalar(struct.pack("<H", len(name.encode())) + name.encode() + tag, pa.large_binary())
     return pc.binary_join_element_wise(head, lengths, value, pa.scalar(b"", pa.large_binary()))
@@ -109,8 +108,4 @@ def _fixed(column: pa.Array) -> pa.Array:
     n = len(values)
     offsets = pa.py_buffer(np.arange(n + 1, dtype=np.int64) * 8)
     plain = pa.Array.from_buffers(pa.large_binary(), n, [None, offsets, pa.py_buffer(values.tobytes())])
-    return (
-        pc.if_else(column.is_valid(), plain, pa.scalar(None, pa.large_binary()))
-        if column.null_count
-        else plain
-    )
+    return pc.if_else(column.is_valid(), plain, pa.scalar(None, pa.large_binary())) if column.null_count else plain

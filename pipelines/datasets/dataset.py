@@ -114,9 +114,7 @@ class Dataset:
                         equal = pc.fill_null(pc.equal(table[column], url_or_id), False)
                         match = equal if match is None else pc.or_(match, equal)
                 if match is not None:
-                    found += [
-                        {"dataset": self.name, "role": role, **r} for r in table.filter(match).to_pylist()
-                    ]
+                    found += [{"dataset": self.name, "role": role, **r} for r in table.filter(match).to_pylist()]
         return found
 
 
@@ -151,9 +149,7 @@ def open_dataset(root: str | Store, name: str, version: int | None = None) -> Da
         return Dataset(store, read_manifest(store, name, version))
     except MissingObjectError:
         there = manifest_chain(store, name).numbers()
-        raise InputError(
-            f"{name} has no version {version} in {store.location}; there are {there or 'none'}"
-        ) from None
+        raise InputError(f"{name} has no version {version} in {store.location}; there are {there or 'none'}") from None
 
 
 def read_parquet(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:

@@ -31,7 +31,7 @@ def names_of(store: Store) -> list[str]:
     found = set()
     for prefix in ("datasets/", "artifacts/"):
         for o in store.list(prefix):
-            kind, name, folder = (o.key.split("/", 3) + ["", ""])[:3]
+            kind, name, folder = [*o.key.split("/", 3), "", ""][:3]
             if folder == "manifests":
                 found.add(name if kind == "datasets" else f"artifacts/{name}")
     return sorted(found, key=lambda n: (n.startswith("artifacts/"), n))
@@ -103,9 +103,7 @@ def _live_keys(store: Store) -> pa.Array:
     for prefix in ("datasets/", "artifacts/"):
         for o in store.list(prefix):
             if "/work/" in o.key and "/done/" in o.key:
-                columns.append(
-                    pq.read_table(io.BytesIO(store.get(o.key)), columns=["key"])["key"].combine_chunks()
-                )
+                columns.append(pq.read_table(io.BytesIO(store.get(o.key)), columns=["key"])["key"].combine_chunks())
     return pc.unique(pa.chunked_array(columns, pa.string())) if columns else pa.array([], pa.string())
 
 

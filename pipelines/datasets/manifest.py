@@ -122,9 +122,7 @@ def commit_manifest(store: Store, manifest: Manifest, writer: str) -> Manifest |
     return read_manifest(store, manifest.name, manifest.version)
 
 
-def put_part_list(
-    store: Store, name: str, rows: pa.Table
-) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
+def put_part_list(store: Store, name: str, rows: pa.Table) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
     """Store the part list, content-named: (its manifest entry, the head of 20 rows, the rows in stored order)."""
     rows = rows.select(PART_LIST.names).cast(PART_LIST).sort_by(_ORDER)
     sink = io.BytesIO()

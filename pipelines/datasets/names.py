@@ -13,7 +13,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
 def check_name(name: str, *, what: str = "dataset") -> str:
-    """The name itself; ConfigError unless it is 1-80 letters, digits, `_`, `.`, `-`, starting with a letter or digit."""
+    """The name; ConfigError unless it is 1-80 letters, digits, `_`, `.`, `-`, beginning with a letter or digit."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{what} name {name!r} cannot be an object key",

@@ -35,9 +35,7 @@ class EncodedObject:
     tokens: int | None = None
 
 
-def encode_table(
-    dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None
-) -> EncodedObject:
+def encode_table(dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None) -> EncodedObject:
     """A part or a ledger object. With a schema, missing columns become nulls and the rest is cast to it."""
     if schema is not None:
         table = conform(table, schema)
@@ -48,9 +46,7 @@ def encode_table(
     ) as writer:
         writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
     ids = rows_sum(table["id"].to_pylist()) if "id" in table.schema.names and role == "part" else None
-    return _named(
-        dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids
-    )
+    return _named(dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids)
 
 
 def encode_file(
@@ -75,8 +71,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if unknown:
         raise ValueError(f"columns {sorted(unknown)} are not in the schema")
     columns = [
-        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type)
-        for f in schema
+        table[f.name].cast(f.type) if f.name in table.schema.names else pa.nulls(table.num_rows, f.type) for f in schema
     ]
     return pa.Table.from_arrays(
         [c if isinstance(c, pa.ChunkedArray) else pa.chunked_array([c]) for c in columns], schema=schema

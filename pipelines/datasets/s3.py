@@ -76,8 +76,7 @@ class S3Store:
             return []
         starts, ends = [s for s, _ in ranges], [e for _, e in ranges]
         return [
-            bytes(b)
-            for b in self._call(key, lambda: obstore.get_ranges(self._store, key, starts=starts, ends=ends))
+            bytes(b) for b in self._call(key, lambda: obstore.get_ranges(self._store, key, starts=starts, ends=ends))
         ]
 
     def put(self, key: str, body: bytes, *, create_only: bool = False) -> bool:
@@ -108,9 +107,7 @@ class S3Store:
         """Size by HEAD."""
         check_key(key)
         try:
-            return ObjectInfo(
-                key=key, size_bytes=self._call(key, lambda: obstore.head(self._store, key))["size"]
-            )
+            return ObjectInfo(key=key, size_bytes=self._call(key, lambda: obstore.head(self._store, key))["size"])
         except MissingObjectError:
             return None
 
@@ -133,11 +130,7 @@ class S3Store:
 
 
 def _endpoint() -> str:
-    return (
-        os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or "the region's AWS endpoint"
-    )
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "the region's AWS endpoint"
 
 
 def _open_bucket(bucket: str, prefix: str) -> Any:

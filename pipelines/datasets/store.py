@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pipelines.errors import ConfigError, MissingObjectError, StoreError
 
@@ -77,9 +77,7 @@ def open_store(location: str | os.PathLike[str]) -> Store:
 def check_key(key: str) -> str:
     """The key; StoreError for what could leave the root or name nothing."""
     if not key or key.startswith("/") or "\0" in key or any(s in ("", ".", "..") for s in key.split("/")):
-        raise StoreError(
-            f"{key!r} is no object key", key=key, mend="keys are relative, without '..' or empty parts"
-        )
+        raise StoreError(f"{key!r} is no object key", key=key, mend="keys are relative, without '..' or empty parts")
     return key
 
 
@@ -97,9 +95,7 @@ def check_create_only(store: Store) -> None:
         kept = store.get(key)
         wins: list[bool] = []
         threads = [
-            threading.Thread(
-                target=lambda i=i: wins.append(store.put(f"{key}-race", b"%d" % i, create_only=True))
-            )
+            threading.Thread(target=lambda i=i: wins.append(store.put(f"{key}-race", b"%d" % i, create_only=True)))
             for i in range(8)
         ]
         for t in threads:
@@ -210,19 +206,20 @@ class FolderStore:
 
 def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
     try:
-        entries = [(e.name + "/" if e.is_dir() else e.name, e) for e in os.scandir(folder)]
+        with os.scandir(folder) as entries:
+            names = sorted(e.name + "/" if e.is_dir() else e.name for e in entries)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name, entry in sorted(entries, key=lambda x: x[0]):
+    for name in names:
         key = base + name
         if name.endswith("/"):
             if key == ".tmp/":
                 continue
             if key.startswith(prefix) or prefix.startswith(key):
-                yield from _walk(Path(entry.path), key, prefix)
+                yield from _walk(folder / name, key, prefix)
         elif key.startswith(prefix):
             try:
-                yield ObjectInfo(key=key, size_bytes=entry.stat().st_size)
+                yield ObjectInfo(key=key, size_bytes=(folder / name).stat().st_size)
             except FileNotFoundError:  # deleted while we walk
                 continue
 
@@ -230,7 +227,7 @@ def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
 class MemoryStore:
     """A dict, shared by all stores of one name in this process; for tests and small tools."""
 
-    _shared: dict[str, dict[str, bytes]] = {}
+    _shared: ClassVar[dict[str, dict[str, bytes]]] = {}
     _lock = threading.Lock()
 
     def __init__(self, location: str | None = None) -> None:
@@ -289,6 +286,4 @@ def _os_error(location: str, key: str, error: OSError) -> StoreError:
         errno.EPERM: "this file system has no hard links, which commits need: choose another folder or S3",
         errno.ENOTSUP: "this file system has no hard links, which commits need: choose another folder or S3",
     }
-    return StoreError(
-        f"{location}: {key}: {error.strerror or error}", key=key, mend=mends.get(error.errno or 0)
-    )
+    return StoreError(f"{location}: {key}: {error.strerror or error}", key=key, mend=mends.get(error.errno or 0))

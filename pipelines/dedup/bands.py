@@ -32,8 +32,7 @@ class BandPlan:
         """Refuse a plan that misses most of what it should find, or that makes everything a candidate."""
         if self.num_bands < 1 or self.rows_per_band < 1:
             raise ConfigError(
-                f"lsh: num_bands is {self.num_bands} and rows_per_band is {self.rows_per_band}; "
-                "both must be 1 or more",
+                f"lsh: num_bands is {self.num_bands} and rows_per_band is {self.rows_per_band}; both must be 1 or more",
                 mend="the default is num_bands=32, rows_per_band=8",
             )
         if self.num_permutations > MAX_PERMUTATIONS:
@@ -54,13 +53,11 @@ class BandPlan:
                 f"pairs at min_similarity {self.min_similarity}; expected at least half",
                 mend="raise num_bands, lower rows_per_band, or raise min_similarity",
             )
-        strangers = candidate_probability(
-            min(0.3, self.min_similarity / 2), self.num_bands, self.rows_per_band
-        )
+        strangers = candidate_probability(min(0.3, self.min_similarity / 2), self.num_bands, self.rows_per_band)
         if strangers > 0.5:
             raise ConfigError(
-                f"lsh: {self.num_bands} bands of {self.rows_per_band} rows make candidates of {strangers:.0%} "
-                "of unlike pairs (a Jaccard similarity of 0.3 or less); every one would be verified",
+                f"lsh: {self.num_bands} bands of {self.rows_per_band} rows make {strangers:.0%} "
+                "of unlike pairs candidates (Jaccard 0.3 or less); each is verified",
                 mend="raise rows_per_band",
             )
 

@@ -104,9 +104,7 @@ def fold(utf8, start, end, table, out):  # noqa: C901  one decoder, one loop
             value = table[code | (np.uint32(utf8[i + 2]) & np.uint32(0x3F))]
             i += 3
         elif byte >= 0xC0 and byte < 0xE0 and i + 1 < end:
-            value = table[
-                ((byte & np.uint32(0x1F)) << np.uint32(6)) | (np.uint32(utf8[i + 1]) & np.uint32(0x3F))
-            ]
+            value = table[((byte & np.uint32(0x1F)) << np.uint32(6)) | (np.uint32(utf8[i + 1]) & np.uint32(0x3F))]
             i += 2
         elif byte >= 0xF0 and byte < 0xF8 and i + 3 < end:
             code = ((byte & np.uint32(0x07)) << np.uint32(18)) | (

@@ -148,7 +148,7 @@ def band_digests(texts: pa.Array | pa.ChunkedArray, plan: BandPlan) -> list[pa.A
 
 
 def exact_digests(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    """Two (n,) int64 halves of the BLAKE2b-128 of each normal form.
+    """Two (n,) int64 halves of the BLAKE2b-128 of each normal form; null where that is empty.
 
     A cryptographic digest: an exact match removes a page without a further look, and a page may come from
     somebody who would like another's page removed.
@@ -157,8 +157,7 @@ def exact_digests(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array
     body = utf8.tobytes()
     blake2b = hashlib.blake2b
     bounds = offsets.tolist()
-    joined = b"".join(
-        blake2b(body[start:end], digest_size=16).digest() for start, end in itertools.pairwise(bounds)
-    )
+    joined = b"".join(blake2b(body[start:end], digest_size=16).digest() for start, end in itertools.pairwise(bounds))
     halves = np.frombuffer(joined, "<i8").reshape(-1, 2)
-    return pa.array(halves[:, 0].copy()), pa.array(halves[:, 1].copy())
+    empty = offsets[1:] == offsets[:-1]
+    return pa.array(halves[:, 0].copy(), mask=empty), pa.array(halves[:, 1].copy(), mask=empty)

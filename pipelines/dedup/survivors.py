@@ -23,6 +23,16 @@ DECISIONS = pa.schema(
     ]
 )
 
+ANNOTATIONS = pa.schema(
+    [
+        pa.field("id", pa.string(), metadata={"doc": "document id, as a check of the alignment"}),
+        pa.field("dedup.keep", pa.bool_(), metadata={"doc": "whether it is the copy that stays"}),
+        pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the copy that stays; its own if alone"}),
+        pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that it was compared with"}),
+        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "Jaccard similarity to that, on 1e-4"}),
+    ]
+)
+
 
 def survivor_rank(candidates: pa.Table) -> np.ndarray:
     """(n,) int64 rank of each row, 0 the best.  Columns: generation, characters, date, id, file, offset."""
@@ -77,3 +87,23 @@ def decide(candidates: pa.Table, left: np.ndarray, right: np.ndarray, similarity
         schema=DECISIONS,
     )
     return table.sort_by("node")
+
+
+def annotate(ids: pa.ChunkedArray, decisions: pa.Table, first_node: int) -> pa.Table:
+    """ANNOTATIONS of a part that starts at `first_node`; a document without a decision stays, by itself."""
+    count = len(ids)
+    alone = pa.table(
+        {
+            "node": np.arange(first_node, first_node + count),
+            "keep": pa.array(np.ones(count, bool)),
+            "cluster": ids,
+            "match": pa.nulls(count, pa.string()),
+            "similarity": pa.nulls(count, pa.float64()),
+        },
+        schema=DECISIONS,
+    )
+    source = np.arange(count)
+    source[decisions["node"].to_numpy() - first_node] = count + np.arange(decisions.num_rows)
+    table = pa.concat_tables([alone, decisions]).take(pa.array(source))
+    columns = [ids, *(table[name] for name in ("keep", "cluster", "match", "similarity"))]
+    return pa.table([column.combine_chunks() for column in columns], schema=ANNOTATIONS)

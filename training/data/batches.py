@@ -59,13 +59,14 @@ class BatchPlan:
             if left:
                 raise ConfigError(
                     f"segment from {segment.from_position} to {plan.segment_end(number)} trains "
-                    f"{last - first} rows, {left} more than {steps} batches of {segment.rows_per_batch}; a segment ends at "
-                    "a batch's end"
+                    f"{last - first} rows, {left} more than {steps} batches of {segment.rows_per_batch}; "
+                    "a segment ends at a batch's end"
                 )
             self._first_ranks.append(first)
             self._first_steps.append(step)
             step += steps
         self.steps = step
+        self.rows = self.rank(plan.end_position)
 
     def rank(self, position: int) -> int:
         """How many trained positions lie before `position`."""

@@ -104,8 +104,7 @@ def test_a_normal_form_is_its_own_normal_form(text):
 def test_a_batch_may_be_cut_anywhere(texts, start, length):
     whole = pa.array(texts, pa.string())
     assert (
-        normal_forms(whole.slice(start, length)).to_pylist()
-        == normal_forms(whole).to_pylist()[start : start + length]
+        normal_forms(whole.slice(start, length)).to_pylist() == normal_forms(whole).to_pylist()[start : start + length]
     )
     chunks = pa.chunked_array([whole[:start], whole[start:]])
     assert normal_forms(chunks).equals(normal_forms(whole))

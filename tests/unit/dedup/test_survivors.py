@@ -40,9 +40,7 @@ def test_in_a_chain_the_match_is_the_best_placed_neighbour_by_a_verified_edge():
 
 def test_a_document_of_a_new_crawl_never_changes_what_was_kept():
     early = decide(candidates(*ROWS[:3]), np.array([], np.int64), np.array([], np.int64), np.array([]))
-    late = decide(
-        candidates(*ROWS), np.array([10, 11, 12]), np.array([13, 13, 13]), np.array([0.9, 0.8, 0.7])
-    )
+    late = decide(candidates(*ROWS), np.array([10, 11, 12]), np.array([13, 13, 13]), np.array([0.9, 0.8, 0.7]))
     assert late.slice(0, 3).equals(early)
     assert late.slice(3, 1).to_pylist()[0] == {
         "node": 13, "keep": False, "cluster": "z", "match": "z", "similarity": 0.7,

@@ -186,7 +186,7 @@ def test_a_plan_pins_its_manifest_and_reads_only_tokens(store, cells):
         rows_per_batch=1,
         steps=1,
     )
-    with pytest.raises(InputError, match="no cell 'fr.web'"):
+    with pytest.raises(InputError, match=r"no cell 'fr\.web'"):
         RowSource(store, absent)
 
 

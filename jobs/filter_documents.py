@@ -1,0 +1,283 @@
+"""Apply the annotations: the documents that stay become `corpus` and, a twentieth of them, `heldout`.
+
+Reads the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
+scan of small columns and the writing of what stays. Whole dedup clusters go to `heldout`, chosen by hash, at least
+five clusters a language; what is heldout never reaches a tokenizer or a model.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from jobs.extract_crawl import document_stats
+from jobs.runtime.config import content_config, setting, stage_id
+from jobs.runtime.context import Context
+from jobs.runtime.run import run_stage
+from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit
+from pipelines.datasets import Dataset, aligned_parts
+from pipelines.datasets.books import Equation
+from pipelines.datasets.dataset import read_parquet
+from pipelines.datasets.manifest import Manifest, latest_manifest, read_part_list
+from pipelines.datasets.schemas import DOCUMENTS, LEDGER
+from pipelines.datasets.store import Store
+from pipelines.errors import InputError
+
+ENGINE = "spark"
+VERSION = 1
+QUALITY = "quality.fasttext"
+RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
+LEAST_CLUSTERS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of filter_documents."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    documents: str = setting("documents", "dataset to read", content=False)
+    filters: str = setting("filters", "annotations: measures", content=False)
+    dedup: str = setting("dedup", "annotations: dedup verdicts; empty: none are applied")
+    quality: str = setting("quality", "annotations: quality scores; empty: none are applied")
+    corpus: str = setting("corpus", "dataset to write: what training reads", content=False)
+    heldout: str = setting("heldout", "dataset to write: what evaluation reads", content=False)
+    bounds: dict[str, float | None] = setting(
+        doc="other bounds than pipelines/filters/thresholds.yaml, by rule, e.g. text.characters.min: 300; null: no rule",
+        factory=dict,
+    )
+    min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")
+    heldout_fraction: float = setting(0.05, "share of dedup clusters that go to heldout, 0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Verdicts:
+    """What a worker needs to judge a part; also the pre-pass of the heldout bounds uses it."""
+
+    bounds: dict[str, float | None]
+    min_quality: float
+
+    def judge(self, part: dict[str, pa.Table], language: pa.ChunkedArray) -> pa.Table:
+        """(n,) reason, value, threshold, match: of the first thing that speaks against a document; null: it stays."""
+        from pipelines.filters.rules import default_rules, first_broken_rule, with_bounds
+
+        rules = with_bounds(default_rules(), self.bounds)
+        found = first_broken_rule(part["filters"], language, rules)
+        reason, value, threshold = (found[name].combine_chunks() for name in ("reason", "value", "threshold"))
+        match = pa.nulls(len(reason), pa.string())
+        if "quality" in part:
+            score = part["quality"][QUALITY].combine_chunks()
+            low = pc.and_(pc.is_null(reason), pc.fill_null(pc.less(score, self.min_quality), False))
+            reason = pc.if_else(low, "low_quality", reason)
+            value = pc.if_else(low, score, value)
+            threshold = pc.if_else(low, self.min_quality, threshold)
+        if "dedup" in part:
+            copies = pc.invert(part["dedup"]["dedup.keep"].combine_chunks())
+            reason = pc.if_else(copies, "duplicate", reason)
+            value = pc.if_else(copies, part["dedup"]["dedup.similarity"].combine_chunks(), value)
+            threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
+            match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)
+        return pa.table({"reason": reason, "value": value, "threshold": threshold, "match": match})
+
+
+def run(config: Config, context: Context) -> list[Manifest]:
+    """Judge, split, write."""
+    documents = context.open(config.documents)
+    inputs = {"filters": context.open(config.filters)}
+    for role in ("dedup", "quality"):
+        if name := getattr(config, role):
+            inputs[role] = context.open(name)
+    verdicts = _Verdicts(bounds=config.bounds, min_quality=config.min_quality)
+    identity = stage_id("filter_documents", VERSION, config, {"thresholds": _thresholds_hash()})
+    parts = _joined_parts(documents, inputs)
+    units, history = _units(context, config, identity, verdicts, documents, parts)
+    stage = Stage(
+        job="filter_documents",
+        stage_id=identity,
+        outputs=(
+            Output(dataset=config.corpus, kind="documents", schema=DOCUMENTS, stats={"split": "train"}),
+            Output(dataset=config.heldout, kind="documents", schema=DOCUMENTS, stats={"split": "heldout"}),
+        ),
+        worker="jobs.filter_documents:open_worker",
+        worker_config={**asdict(verdicts), "corpus": config.corpus, "heldout": config.heldout},
+        equations={
+            "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
+            "split": Equation(total="kept", terms=("corpus", "heldout")),
+        },
+        config=content_config(config),
+    )
+    parents = [Parent(manifest=documents.manifest)]
+    parents += [Parent(manifest=d.manifest, role=role) for role, d in inputs.items()]
+    made = run_stage(context, stage, units, parents=parents, stats={"heldout_bounds": history})
+    if made[config.corpus].part_list["rows"] == 0:
+        raise InputError(
+            f"no document of {documents.name} v{documents.manifest.version} passed the filters:"
+            f" {made[config.corpus].books['documents']['rejected']}",
+            mend="look at `gristmill datasets sample documents`, or move a bound with --set bounds...",
+        )
+    return [made[config.corpus], made[config.heldout]]
+
+
+def _thresholds_hash() -> str:
+    from importlib.resources import files
+
+    return xxhash.xxh3_128_hexdigest(files("pipelines.filters").joinpath("thresholds.yaml").read_bytes())
+
+
+def _joined_parts(documents: Dataset, inputs: dict[str, Dataset]) -> list[dict[str, dict[str, Any]]]:
+    """For each part of the documents: its row of the part list, and those of its annotations, by role."""
+    joined = [{"documents": row} for row in documents.parts().to_pylist()]
+    for role, dataset in inputs.items():
+        for entry, (_, theirs) in zip(joined, aligned_parts(documents, dataset), strict=True):
+            entry[role] = theirs
+    return joined
+
+
+def _units(
+    context: Context,
+    config: Config,
+    identity: str,
+    verdicts: _Verdicts,
+    documents: Dataset,
+    parts: list[dict[str, dict[str, Any]]],
+) -> tuple[list[Unit], list[dict[str, float]]]:
+    """Units, and the heldout bounds of each generation.
+
+    A part that an earlier version has split keeps the bounds it was split by, so that no document ever moves
+    from one side to the other.
+    """
+    base = latest_manifest(context.store, config.corpus)
+    old: set[str] = set()
+    history: list[dict[str, float]] = []
+    if base is not None and base.stage_id == identity:
+        old = set(read_part_list(context.store, base)["unit"].to_pylist())
+        history = list(base.stats["heldout_bounds"])
+    kept: dict[str, tuple[str, dict[str, float]]] = {}
+    for part in parts:
+        for bounds in history:
+            if (unit := _unit_id(part, bounds)) in old:
+                kept[part["documents"]["key"]] = (unit, bounds)
+    fresh = [p for p in parts if p["documents"]["key"] not in kept]
+    if fresh:
+        have: dict[str, int] = {}
+        if kept and (held := latest_manifest(context.store, config.heldout)) is not None:
+            have = held.stats.get("by_language", {})
+        new_bounds = _heldout_bounds(context.store, verdicts, documents.manifest, fresh, config.heldout_fraction, have)
+        history = [*history, new_bounds]
+    units = []
+    for part in parts:
+        row = part["documents"]
+        unit, bounds = kept.get(row["key"]) or (_unit_id(part, history[-1]), history[-1])
+        keys = {role: r["key"] for role, r in part.items()}
+        units.append(Unit(id=unit, input=row["input"], size_bytes=row["bytes"], spec={"keys": keys, "bounds": bounds}))
+    return units, history
+
+
+def _unit_id(part: dict[str, dict[str, Any]], bounds: dict[str, float]) -> str:
+    return hash_unit({role: [r["content_sum"], r["input"]] for role, r in part.items()}, bounds)
+
+
+def _heldout_bounds(
+    store: Store,
+    verdicts: _Verdicts,
+    manifest: Manifest,
+    parts: list[dict[str, dict[str, Any]]],
+    fraction: float,
+    have: dict[str, int],
+) -> dict[str, float]:
+    """By language, the bound on a cluster's hash below which it is heldout; "" is the bound of all others.
+
+    Only languages with few documents can fall short of five clusters; for them the small columns are read here,
+    keeping five hashes a language.
+    """
+    rare = {k for k, n in manifest.stats.get("by_language", {}).items() if n < RARE_DOCUMENTS}
+    least: dict[str, list[float]] = {}
+    if rare and fraction > 0:
+        for part in parts:
+            keys = {role: row["key"] for role, row in part.items()}
+            loaded = _load(store, keys, ["id", "language"])
+            language = loaded["documents"]["language"]
+            stays = pc.is_null(verdicts.judge(loaded, language)["reason"]).to_pylist()
+            for name, point, is_kept in zip(language.to_pylist(), _points(loaded), stays, strict=True):
+                if is_kept and name in rare:
+                    smallest = least.setdefault(name, [])
+                    heapq.heappush(smallest, -float(point))
+                    if len(smallest) > LEAST_CLUSTERS:
+                        heapq.heappop(smallest)
+    bounds = {"": fraction}
+    for name, negated in sorted(least.items()):
+        wanted = LEAST_CLUSTERS - have.get(name, 0)
+        if wanted > 0:
+            reach = sorted(-p for p in negated)[:wanted][-1]
+            if reach >= fraction:
+                bounds[name] = float(np.nextafter(reach, 2.0))
+    return bounds
+
+
+def _load(store: Store, keys: dict[str, str], columns: list[str] | None) -> dict[str, pa.Table]:
+    """The parts by role; of the documents only these columns."""
+    return {role: read_parquet(store.get(key), columns if role == "documents" else None) for role, key in keys.items()}
+
+
+def _points(part: dict[str, pa.Table]) -> np.ndarray:
+    """(n,) place of each document's cluster on [0, 1), by hash."""
+    clusters = part["dedup"]["dedup.cluster"] if "dedup" in part else part["documents"]["id"]
+    return np.array([xxhash.xxh3_64_intdigest(c.encode(), seed=20) / 2**64 for c in clusters.to_pylist()], np.float64)
+
+
+def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
+    """Corpus, heldout and ledger of one documents part."""
+    verdicts = _Verdicts(bounds=worker_config["bounds"], min_quality=worker_config["min_quality"])
+    corpus, heldout = worker_config["corpus"], worker_config["heldout"]
+
+    def judge(unit: Unit) -> UnitResult:
+        part = _load(store, unit.spec["keys"], None)
+        documents = part["documents"]
+        verdict = verdicts.judge(part, documents["language"])
+        stays = pc.is_null(verdict["reason"])
+        limits = unit.spec["bounds"]
+        limit = np.array([limits.get(name or "", limits[""]) for name in documents["language"].to_pylist()], np.float64)
+        held = pc.and_(stays, pa.array(_points(part) < limit))
+        trained = pc.and_not(stays, held)
+        tables = {corpus: documents.filter(trained), heldout: documents.filter(held)}
+        result = UnitResult(parts=tables, ledger=_ledger(documents, verdict))
+        for name, table in tables.items():
+            result.stats |= document_stats(table, prefix=f"stats@{name}.")
+        ids = np.array([i.encode() for i in documents["id"].to_pylist()], object)
+        reasons = np.array(verdict["reason"].to_pylist(), object)
+        result.counters.add("documents.read", ids)
+        for reason in sorted({r for r in reasons if r is not None}):
+            result.counters.add(f"documents.rejected.{reason}", ids[reasons == reason])
+        for account, mask in (
+            ("documents.kept", stays),
+            ("split.kept", stays),
+            ("split.corpus", trained),
+            ("split.heldout", held),
+        ):
+            result.counters.add(account, ids[np.asarray(mask)])
+        return result
+
+    return judge
+
+
+def _ledger(documents: pa.Table, verdict: pa.Table) -> pa.Table:
+    dropped = pc.is_valid(verdict["reason"])
+    about = documents.select(["id", "url", "file", "offset", "length"]).filter(dropped)
+    why = verdict.filter(dropped)
+    n = about.num_rows
+    columns = {name: about[name] for name in about.schema.names} | {name: why[name] for name in why.schema.names}
+    columns |= {"stage": pa.array(["filter_documents"] * n), "verdict": pa.array(["rejected"] * n)}
+    nothing = pa.nulls(n, pa.string())
+    return pa.table([columns.get(name, nothing) for name in LEDGER.names], schema=LEDGER)
+
+
+if __name__ == "__main__":
+    from jobs.runtime.entry import job_main
+
+    job_main("filter_documents")

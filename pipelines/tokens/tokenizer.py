@@ -1,0 +1,180 @@
+"""The tokenizer: one SentencePiece BPE, trained in one go, lossless for any text.
+
+Digits are split, unknown characters fall back to bytes, nothing is normalised and no space is added or taken
+away, so that decoding gives back the very text. Two things of SentencePiece are mended here: it uses U+2581
+for the space and so cannot tell the two apart (ours goes by its bytes), and its model file records details of
+the run (the model is known by a hash of its pieces, scores and normaliser instead).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import sentencepiece
+
+from pipelines.errors import ConfigError, InputError, IntegrityError
+
+PAD_ID, UNK_ID, BOS_ID, EOS_ID, FILLER_ID = range(5)
+RESERVED = 5  # none of these ids is ever the encoding of a text
+_SPACE_MARK = "\u2581"
+_NUM_THREADS = 4  # fixed, so that the model never depends on the machine
+_MAX_LINE_BYTES = 1 << 16
+
+
+def reserved_ids() -> dict[str, int]:
+    """The ids that stand for no text, by the names under which manifests hold them."""
+    return {"pad_id": PAD_ID, "unk_id": UNK_ID, "bos_id": BOS_ID, "eos_id": EOS_ID, "filler_id": FILLER_ID}
+
+
+def shard_dtype(vocab_size: int) -> np.dtype:
+    """The dtype of token shards, by Megatron-Core's rule: uint16 where the vocabulary is below 65,500."""
+    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+
+
+def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
+    """The SentencePiece model of the lines of `texts`; the same texts in the same order, the same pieces.
+
+    Raises ConfigError where `vocab_size` is below what the characters need or above what the text gives; the
+    message names the bound. Raises InputError where there is no text.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_lines(texts),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            character_coverage=character_coverage,
+            split_digits=True,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            max_sentence_length=_MAX_LINE_BYTES,
+            num_threads=_NUM_THREADS,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            pad_piece="<pad>",
+            control_symbols=["<filler>"],
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise _training_error(str(error), vocab_size) from error
+    return model.getvalue()
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Text without line ends, NUL or the space mark, no line so long that the trainer would drop it."""
+    for text in texts:
+        for line in re.split(r"[\n\x00\u2581]+", text):
+            for start in range(0, len(line), _MAX_LINE_BYTES // 4):
+                yield line[start : start + _MAX_LINE_BYTES // 4]
+
+
+def _training_error(message: str, vocab_size: int) -> Exception:
+    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return ConfigError(
+            f"vocab_size is {vocab_size}; the characters of this corpus need at least {found[1]}",
+            mend=f"set vocab_size to {found[1]}, or lower character_coverage (the rest goes by bytes)",
+        )
+    if found := re.search(r"too high \(\d+\).*<= (\d+)", message):
+        return ConfigError(
+            f"vocab_size is {vocab_size}; this text gives no more than {found[1]} pieces",
+            mend=f"set vocab_size to {found[1]} or less, or give it more text",
+        )
+    if "sentences_.empty()" in message:
+        return InputError("the tokenizer has no text to learn from", mend="look at the corpus: is it empty?")
+    return InputError(f"SentencePiece could not train: {message}")
+
+
+class Tokenizer:
+    """A trained model; encodes without reserved ids and decodes to the same text."""
+
+    def __init__(self, model: bytes) -> None:
+        """Load the bytes of a `.model` file; IntegrityError where it is not one of ours."""
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise IntegrityError(f"not a SentencePiece model ({len(model)} bytes): {error}") from error
+        found = [self._model.id_to_piece(i) for i in range(min(RESERVED, self._model.vocab_size()))]
+        if found[PAD_ID] != "<pad>" or self._model.eos_id() != EOS_ID or found[-1] != "<filler>":
+            raise IntegrityError(
+                f"the model's first pieces are {found}; expected <pad> <unk> <s> </s> <filler>",
+                mend="use a tokenizer made by train_tokenizer",
+            )
+        self._mark = [self._model.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, the reserved ones included."""
+        return self._model.vocab_size()
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The shards' dtype for this vocabulary."""
+        return shard_dtype(self.vocab_size)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of the text; none below RESERVED."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, as if encoded alone."""
+        if not texts:
+            return []
+        encoded = self._model.encode(texts, out_type=int, num_threads=1)
+        for i, text in enumerate(texts):
+            if _SPACE_MARK in text:
+                encoded[i] = self._encode_marked(text)
+        return encoded
+
+    def _encode_marked(self, text: str) -> list[int]:
+        first, *rest = self._model.encode(text.split(_SPACE_MARK), out_type=int, num_threads=1)
+        for piece in rest:
+            first += self._mark
+            first += piece
+        return first
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text; reserved ids give nothing."""
+        return self._model.decode([int(i) for i in ids if i >= RESERVED])
+
+    def pieces(self) -> list[str]:
+        """The piece of each id."""
+        return [self._model.id_to_piece(i) for i in range(self.vocab_size)]
+
+
+def model_hash(model: bytes) -> str:
+    """sha256 of the model's pieces (with scores and types), normaliser, denormaliser: what decides the ids.
+
+    These are the fields 1, 3 and 5 of SentencePiece's ModelProto; 2 and 4 (how it was trained) are left out.
+    """
+    digest = hashlib.sha256()
+    at = 0
+    while at < len(model):
+        tag, at = _varint(model, at)
+        if tag & 7 != 2:
+            raise IntegrityError(f"not a SentencePiece model: wire type {tag & 7} at byte {at}, expected 2")
+        size, at = _varint(model, at)
+        if tag >> 3 in (1, 3, 5):
+            digest.update(bytes([tag >> 3]) + size.to_bytes(8, "little") + model[at : at + size])
+        at += size
+    return digest.hexdigest()
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(body):
+        value |= (body[at] & 0x7F) << shift
+        at += 1
+        if body[at - 1] < 0x80:
+            return value, at
+        shift += 7
+    raise IntegrityError("not a SentencePiece model: cut off within a number")

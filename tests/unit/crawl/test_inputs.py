@@ -1,0 +1,91 @@
+"""A crawl is known by what its files hold, not by where they lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipelines.crawl.inputs import INPUT_SCHEMA, crawl_root, ends_sha256, list_inputs, unit_id
+from pipelines.datasets.store import MemoryStore, open_store
+from pipelines.errors import ConfigError, InputError
+
+
+def _store(*keys: str) -> MemoryStore:
+    store = MemoryStore()
+    for key in keys:
+        store.put(key, key.encode())
+    return store
+
+
+@pytest.mark.parametrize(
+    ("pattern", "root", "below"),
+    [
+        ("crawl/*.warc.gz", "crawl", "*.warc.gz"),
+        ("/abs/a b/爬/seg-*/warc/*.warc.gz", "/abs/a b/爬", "seg-*/warc/*.warc.gz"),
+        ("*.warc.gz", ".", "*.warc.gz"),
+        ("/*.warc.gz", "/", "*.warc.gz"),
+        ("crawl/one.warc.gz", "crawl", "one.warc.gz"),
+        ("s3://bucket/pre/fix/*.warc.gz", "s3://bucket/pre/fix", "*.warc.gz"),
+        ("s3://bucket/*/x.warc.gz", "s3://bucket", "*/x.warc.gz"),
+        ("s3://bucket/pre/", "s3://bucket/pre", "**"),
+    ],
+)
+def test_the_root_is_the_longest_leading_folder_without_a_wildcard(pattern, root, below):
+    assert crawl_root(pattern) == (root, below)
+
+
+def test_a_folder_means_its_crawl_files(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.warc.gz").write_bytes(b"a")
+    (tmp_path / "sub" / "b.warc").write_bytes(b"b")
+    (tmp_path / "notes.txt").write_bytes(b"c")
+    root, below = crawl_root(str(tmp_path))
+    assert list_inputs(open_store(root), below)["file"].to_pylist() == ["a.warc.gz", "sub/b.warc"]
+
+
+@pytest.mark.parametrize("pattern", ["", "s3://", "s3://buck*t/x"])
+def test_a_pattern_that_names_no_folder_is_refused(pattern):
+    with pytest.raises(ConfigError) as caught:
+        crawl_root(pattern)
+    assert caught.value.mend
+
+
+def test_files_come_sorted_and_a_star_stays_in_its_folder():
+    store = _store("b.warc.gz", "a.warc.gz", "deep/c.warc.gz", "a.txt", "a.warc.gz.tmp")
+    table = list_inputs(store, "*.warc.gz")
+    assert table.schema == INPUT_SCHEMA
+    assert table["file"].to_pylist() == ["a.warc.gz", "b.warc.gz"]
+    assert list_inputs(store, "**/*.warc.gz")["file"].to_pylist() == [
+        "a.warc.gz",
+        "b.warc.gz",
+        "deep/c.warc.gz",
+    ]
+    assert list_inputs(store, "[!a].warc.?z")["file"].to_pylist() == ["b.warc.gz"]
+
+
+def test_no_match_says_what_was_looked_for_and_the_mend():
+    with pytest.raises(InputError, match=r"no-such") as caught:
+        list_inputs(_store("a.warc.gz"), "no-such-*.warc.gz")
+    assert caught.value.exit_code == 3 and "quote" in caught.value.mend
+
+
+def test_units_outlive_a_move_and_tell_files_apart():
+    store, other = MemoryStore(), MemoryStore()
+    for place in (store, other):
+        place.put("x.warc.gz", b"same")
+    assert list_inputs(store, "*").equals(list_inputs(other, "*"))
+    other.put("x.warc.gz", b"sam3")
+    assert list_inputs(store, "*")["unit"] != list_inputs(other, "*")["unit"]
+    assert unit_id("a", 3, "s", 0, 2) != unit_id("a", 3, "s", 2, 3) != unit_id("a", 3, "s")
+    assert unit_id("a", 3, "s", 0, 3) == unit_id("a", 3, "s")
+
+
+def test_the_sum_sees_both_ends_of_a_long_file():
+    store = MemoryStore()
+    body = bytearray(200_000)
+    store.put("k", bytes(body))
+    plain = ends_sha256(store, "k", len(body))
+    for at, seen in ((0, True), (100_000, False), (199_999, True)):
+        changed = bytearray(body)
+        changed[at] = 1
+        store.put("k", bytes(changed))
+        assert (ends_sha256(store, "k", len(body)) != plain) is seen

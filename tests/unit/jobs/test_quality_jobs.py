@@ -1,0 +1,112 @@
+import json
+import random
+import uuid
+
+import pytest
+import zstandard
+from tests.made_documents import commit_documents
+
+from jobs import score_quality, train_quality
+from jobs.runtime.context import Context
+from pipelines.datasets import aligned_parts, open_dataset
+from pipelines.datasets.store import open_store
+from pipelines.errors import InputError
+
+GOOD = {"en": "the river runs through old towns where people kept records of floods".split(" "), "zh": "河流经过古老的城镇"}
+BAD = {"en": "buy cheap casino bonus click here free spins win now".split(" "), "zh": "点击领取彩金免费注册博彩"}
+
+
+def page(rng, i):
+    language, good = ("zh", "en")[i % 2], i % 4 < 2
+    units = rng.choices((GOOD if good else BAD)[language], k=40)
+    return {
+        "text": ("" if language == "zh" else " ").join(units),
+        "label": "good" if good else "bad",
+        "language": language,
+        "domain": f"site{rng.randrange(50)}.example",
+    }
+
+
+def labels(path, seed=0, count=200):
+    rng = random.Random(seed)
+    body = "".join(json.dumps(page(rng, i), ensure_ascii=False) + "\n" for i in range(count)).encode()
+    path.write_bytes(zstandard.compress(body) if path.suffix == ".zst" else body)
+    return str(path)
+
+
+def context(store=None):
+    return Context(store=store or open_store(f"memory://{uuid.uuid4().hex}"), engine="process", flush_seconds=0.0)
+
+
+def train(path):
+    return train_quality.Config(labels=path, epochs=5, buckets=4096)
+
+
+def test_a_model_is_trained_measured_and_scores_every_document(tmp_path):
+    ctx = context()
+    (model,) = train_quality.run(train(labels(tmp_path / "pages.jsonl.zst")), ctx)
+    assert model.stats["precision"] > 0.9 and model.stats["recall"] > 0.9
+    rng = random.Random(9)
+    pages = [page(rng, i) for i in range(30)]
+    rows = [{"text": p["text"]} for p in pages] + [{"text": None}, {"text": ""}]
+    commit_documents(ctx, {"a": rows[:10], "b": rows[10:]})
+    (made,) = score_quality.run(score_quality.Config(), ctx)
+    documents, quality = open_dataset(ctx.store, "documents"), open_dataset(ctx.store, "quality")
+    scores = {}
+    for mine, theirs in aligned_parts(documents, quality):
+        texts = documents.read_part(mine["key"])["text"].to_pylist()
+        scores |= dict(zip(texts, quality.read_part(theirs["key"])["quality.fasttext"].to_pylist(), strict=True))
+    right = [(scores[p["text"]] >= 0.5) == (p["label"] == "good") for p in pages]
+    assert sum(right) > 27
+    assert scores[None] is None and scores[""] is None
+    assert made.books["documents"]["annotated"] == 32 and made.stats["without_score"] == 2
+    assert made.artifacts[0]["sha256"] and {p["role"] for p in made.parents} == {"input", "model"}
+
+
+def test_running_again_writes_nothing_and_other_labels_make_another_model(tmp_path):
+    ctx = context()
+    path = labels(tmp_path / "pages.jsonl")
+    (first,) = train_quality.run(train(path), ctx)
+    (again,) = train_quality.run(train(path), ctx)
+    assert again.sha256 == first.sha256
+    commit_documents(ctx, {"a": [{"text": "the river runs"}]})
+    (scored,) = score_quality.run(score_quality.Config(), ctx)
+    assert score_quality.run(score_quality.Config(), ctx)[0].sha256 == scored.sha256
+    labels(tmp_path / "pages.jsonl", seed=1)
+    (other,) = train_quality.run(train(path), ctx)
+    assert other.version == 2
+    (rescored,) = score_quality.run(score_quality.Config(), ctx)
+    assert rescored.version == 2 and rescored.stage_id != scored.stage_id
+
+
+def test_the_same_labels_give_the_same_content_anywhere(tmp_path):
+    path = labels(tmp_path / "pages.jsonl")
+    assert len({train_quality.run(train(path), context())[0].content_sum for _ in range(2)}) == 1
+
+
+def test_an_append_scores_only_what_is_new(tmp_path):
+    ctx = context()
+    train_quality.run(train(labels(tmp_path / "pages.jsonl")), ctx)
+    commit_documents(ctx, {"a": [{"text": "the river"}]})
+    (early,) = score_quality.run(score_quality.Config(), ctx)
+    commit_documents(ctx, {"a": [{"text": "the river"}], "b": [{"text": "click here"}]})
+    (late,) = score_quality.run(score_quality.Config(), ctx)
+    assert late.extends["version"] == early.version
+    keys = [set(open_dataset(ctx.store, "quality", v).parts()["key"].to_pylist()) for v in (1, 2)]
+    assert keys[0] < keys[1]
+
+
+@pytest.mark.parametrize("body", [b"nonsense\n", b'{"text": "a"}\n', b"[1]\n"])
+def test_a_bad_line_is_named(tmp_path, body):
+    path = tmp_path / "pages.jsonl"
+    path.write_bytes(b"\n" + body)
+    with pytest.raises(InputError, match="line 2"):
+        train_quality.run(train(str(path)), context())
+
+
+def test_a_missing_or_broken_file_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        train_quality.run(train(str(tmp_path / "none.jsonl")), context())
+    (tmp_path / "bad.jsonl.zst").write_bytes(b"not zstd")
+    with pytest.raises(InputError, match="zstd"):
+        train_quality.run(train(str(tmp_path / "bad.jsonl.zst")), context())

@@ -1,0 +1,123 @@
+# ruff: noqa: E402  (torch may be absent)
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipelines.errors import ConfigError
+from training.data.rows import SpecialTokens, build_row, empty_row
+from training.model.decoder import Decoder, ModelConfig, document_mask, initialise
+from training.model.presets import PRESETS, preset
+
+pytestmark = pytest.mark.torch
+
+CONFIG = ModelConfig(vocab_size=50, d_model=32, layers=2, heads=4, kv_heads=2, d_ff=48)
+SPECIAL = SpecialTokens(eos_id=2, pad_id=3, filler_id=4)
+
+
+def tensors(*rows) -> list[torch.Tensor]:
+    arrays = ("ids", "positions", "documents", "labels")
+    return [torch.from_numpy(np.stack([getattr(row, name) for row in rows])).long() for name in arrays]
+
+
+def row(*spans: list[int]):
+    return build_row(0, [np.array(span) for span in spans], SPECIAL)
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
+    return initialise(Decoder(CONFIG), 5)
+
+
+def test_two_documents_in_a_row_have_the_losses_that_they_have_alone(model):
+    one, two = [10, 11, 12, 13, 2], [20, 21, 22, 23, 24, 25, 2]
+    with torch.no_grad():
+        alone = [model.token_losses(*tensors(row(document)))[0] for document in (one, two)]
+        packed = model.token_losses(*tensors(row(one + two)))[0]
+        as_spans = model.token_losses(*tensors(row(one[:3], one[3:] + two)))[0]
+    assert torch.allclose(packed, torch.cat(alone), atol=1e-5)
+    assert torch.allclose(as_spans[5:], alone[1], atol=1e-5)
+
+
+def test_a_token_sees_nothing_after_it(model):
+    with torch.no_grad():
+        short = model.logits(*tensors(row([10, 11, 12, 13]))[:3])
+        changed = model.logits(*tensors(row([10, 11, 12, 40]))[:3])
+    assert torch.equal(short[:, :3], changed[:, :3])
+    assert not torch.equal(short[:, 3], changed[:, 3])
+
+
+def test_the_mask_is_causal_within_documents():
+    mask = document_mask(torch.tensor([[0, 0, 1]]))[0, 0]
+    assert mask.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
+
+
+def test_an_empty_row_has_no_loss_and_a_zero_gradient(model):
+    loss = model(*tensors(empty_row(8, SPECIAL)))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert all(p.grad is None or p.grad.abs().max() == 0 for p in model.parameters())
+    model.zero_grad()
+
+
+def test_the_loss_is_the_sum_over_labels(model):
+    batch = tensors(row([10, 11, 12, 2, 13, 14, 15, 16]), row([10, 4, 12, 2, 13, 14], [15, 16]))
+    with torch.no_grad():
+        losses = model.token_losses(*batch)
+        assert torch.equal(losses == 0, batch[3] == -100)
+        assert torch.allclose(model(*batch), losses.sum())
+
+
+def test_weights_depend_on_seed_and_name_only():
+    deep = initialise(Decoder(replace(CONFIG, layers=3)), 5)
+    shallow = dict(initialise(Decoder(CONFIG), 5).named_parameters())
+    same = [n for n, p in deep.named_parameters() if n in shallow and "output" not in n and "down" not in n]
+    assert all(torch.equal(dict(deep.named_parameters())[n], shallow[n]) for n in same)
+    assert len(same) > 10
+    other = dict(initialise(Decoder(CONFIG), 6).named_parameters())
+    assert not torch.equal(other["embedding.weight"], shallow["embedding.weight"])
+    assert not torch.equal(
+        shallow["layers.0.attention.query.weight"], shallow["layers.1.attention.query.weight"]
+    )
+
+
+def test_grouped_query_attention_equals_repeated_key_heads():
+    wide = replace(CONFIG, kv_heads=4)
+    grouped, full = initialise(Decoder(CONFIG), 1), Decoder(wide)
+    state = grouped.state_dict()
+    for name in list(state):
+        if name.endswith(("key.weight", "value.weight")):
+            heads = state[name].view(2, 8, 32)
+            state[name] = heads.repeat_interleave(2, dim=0).reshape(32, 32)
+    full.load_state_dict(state)
+    batch = tensors(row([10, 11, 12, 13, 14]))
+    assert torch.allclose(grouped(*batch), full(*batch), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_the_parameters_that_it_says(name):
+    config = preset(name, 8192)
+    with torch.device("meta"):
+        model = Decoder(config)
+    assert sum(p.numel() for p in model.parameters()) == config.parameters
+
+
+def test_published_sizes_are_met():
+    assert preset("llama_7b", 32_000).parameters == 6_738_415_616
+    assert 13.0e9 < preset("skywork_13b", 65_536).parameters < 14.5e9
+
+
+def test_an_uneven_head_is_refused():
+    with pytest.raises(ConfigError, match="even head width"):
+        replace(CONFIG, heads=3)
+    with pytest.raises(ConfigError, match="no model preset 'huge'"):
+        preset("huge", 10)
+
+
+def test_untied_embeddings_are_two_parameters():
+    names = {n for n, _ in Decoder(replace(CONFIG, tied_embeddings=False)).named_parameters()}
+    assert {"embedding.weight", "unembedding.weight"} <= names

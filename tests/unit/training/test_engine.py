@@ -1,0 +1,145 @@
+# ruff: noqa: E402  (torch may be absent)
+"""The loss scaling: norms and losses at any world size and ZeRO stage equal those of one plain process."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("deepspeed")
+
+from ranks import run_ranks
+
+from pipelines.errors import ConfigError
+from training.data.rows import RowArrays, SpecialTokens, build_row
+from training.engine import Engine, EngineConfig
+from training.model.decoder import Decoder, ModelConfig, initialise
+
+pytestmark = pytest.mark.torch
+
+MODEL = ModelConfig(vocab_size=61, d_model=24, layers=2, heads=2, kv_heads=1, d_ff=40)
+SPECIAL = SpecialTokens(eos_id=2, pad_id=3, filler_id=4)
+ENGINE = EngineConfig(zero_stage=1, micro_batch_rows=2, gradient_clip=0.05, persist_below_parameters=100)
+RATE = 3e-3
+# Rows a step: 5 leaves ranks uneven, 1 leaves ranks without any row.
+BATCHES = (5, 7, 1, 6)
+
+
+def rows_of(step: int) -> list[RowArrays]:
+    """Rows of very different numbers of labels: whole ones, cut ones, one that is nearly all filler."""
+    rng = np.random.default_rng(step)
+    rows = []
+    for i in range(BATCHES[step]):
+        tokens = rng.integers(5, 61, 16)
+        tokens[rng.random(16) < 0.1] = 2
+        if i % 3 == 2:
+            tokens[: 12 + i % 2] = 4
+        rows.append(build_row(100 * step + i, [tokens[: 5 + i], tokens[5 + i :]], SPECIAL))
+    return rows
+
+
+def reference() -> list[tuple[float, float]]:
+    """(loss, gradient norm) of every step in a bare loop: one process, one batch, no DeepSpeed."""
+    model = initialise(Decoder(MODEL), 3)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": ENGINE.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(ENGINE.beta1, ENGINE.beta2), eps=ENGINE.eps)
+    curve = []
+    for step in range(len(BATCHES)):
+        rows = rows_of(step)
+        n = sum(row.trained_tokens for row in rows)
+        fields = ("ids", "positions", "documents", "labels")
+        batch = [torch.from_numpy(np.stack([getattr(row, f) for row in rows])).long() for f in fields]
+        loss = model(*batch) / n
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), ENGINE.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        curve.append((loss.item(), norm.item()))
+    return curve
+
+
+def train(config: EngineConfig) -> list[dict[str, Any]]:
+    """What one rank sees: its part of the loss, the norm, and whether the update was applied."""
+    engine = Engine(initialise(Decoder(MODEL), 3), config, SPECIAL)
+    steps = []
+    for step in range(len(BATCHES)):
+        rows = rows_of(step)
+        n, world = len(rows), engine.world_size
+        mine = rows[engine.rank * n // world : (engine.rank + 1) * n // world]
+        micro_steps = math.ceil(math.ceil(n / world) / config.micro_batch_rows)
+        tokens = sum(row.trained_tokens for row in rows)
+        outcome = engine.train_step(
+            mine,
+            micro_steps=micro_steps,
+            trained_tokens=tokens,
+            learning_rate=RATE,
+        )
+        steps.append({"nll": outcome.nll_sum / tokens, "norm": outcome.grad_norm, "applied": outcome.applied})
+    return steps
+
+
+@pytest.fixture(scope="module")
+def curve() -> list[tuple[float, float]]:
+    return reference()
+
+
+CONFIGS = [replace(ENGINE, zero_stage=stage) for stage in (0, 1, 2, 3)]
+LOW = [replace(ENGINE, zero_stage=stage, precision="bf16") for stage in (1, 3)]
+
+
+def train_each(configs: list[EngineConfig]) -> list[list[dict[str, Any]]]:
+    return [train(config) for config in configs]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_loss_and_gradient_norm_equal_one_process_at_any_world_size_and_stage(curve, world_size):
+    ranks = run_ranks(train_each, world_size, CONFIGS)
+    for stage, runs in enumerate(zip(*ranks, strict=True)):
+        for step, (loss, norm) in enumerate(curve):
+            assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, abs=2e-6), (stage, step)
+            for run in runs:
+                assert run[step]["norm"] == pytest.approx(norm, rel=1e-4), (stage, step)
+                assert run[step]["applied"]
+
+
+def test_bf16_stays_near_the_fp32_curve(curve):
+    for runs in zip(*run_ranks(train_each, 2, LOW), strict=True):
+        for step, (loss, norm) in enumerate(curve):
+            assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, rel=5e-3)
+            assert runs[0][step]["norm"] == pytest.approx(norm, rel=5e-2)
+
+
+def drop_one() -> list[tuple[bool, bool, bool, int]]:
+    """At each stage: an update that is infinite on rank 0 only, then a good one."""
+    seen = []
+    for config in CONFIGS:
+        engine = Engine(initialise(Decoder(MODEL), 3), config, SPECIAL)
+        before = [fragment.tensors["master"].clone() for fragment in engine.fragments(owned=False)]
+        first = engine.train_step(
+            rows_of(0)[:2],
+            micro_steps=1,
+            trained_tokens=1e-45 if engine.rank == 0 else 10,
+            learning_rate=RATE,
+        )
+        after = [fragment.tensors["master"] for fragment in engine.fragments(owned=False)]
+        unchanged = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        second = engine.train_step(rows_of(0)[:2], micro_steps=1, trained_tokens=10, learning_rate=RATE)
+        seen.append((first.applied, unchanged, second.applied, engine.adam_steps))
+    return seen
+
+
+def test_a_non_finite_gradient_on_one_rank_drops_the_update_on_all_and_is_seen():
+    assert run_ranks(drop_one, 2) == [[(False, True, True, 1)] * 4] * 2
+
+
+def test_bf16_without_masters_is_refused():
+    with pytest.raises(ConfigError, match="no fp32 master"):
+        EngineConfig(zero_stage=0, precision="bf16")

@@ -1,0 +1,153 @@
+"""A run cut short and gone on with, at other world sizes and ZeRO stages, against an unbroken one."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("deepspeed")
+
+from ranks import run_ranks
+from training_tasks import SETTINGS, STEPS, prepare, train_runs
+
+from pipelines.datasets.store import open_store
+from pipelines.errors import IntegrityError
+from training.checkpoint.reader import CheckpointReader
+from training.checkpoint.saved import load_decoder
+from training.metrics import read_metrics
+from training.run_log import RunLog
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Run `tiny` at one rank, ZeRO-1, without a stop."""
+    root = str(tmp_path_factory.mktemp("unbroken"))
+    prepare(root)
+    [runs] = run_ranks(train_runs, 1, [(root, "tiny", SETTINGS, None)])
+    return root, runs[0]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """The same run at ZeRO-2 on 3 ranks, dead after step 8; its newest checkpoint is of step 5."""
+    root = str(tmp_path_factory.mktemp("broken"))
+    prepare(root)
+    ranks = run_ranks(train_runs, 3, [(root, "tiny", replace(SETTINGS, zero_stage=2), 8)])
+    assert RunLog(open_store(root), "tiny").state.checkpoint["step"] == 5
+    return root, ranks[0][0]
+
+
+def losses(run) -> dict[int, float]:
+    return {metrics["step"]: metrics["loss"] for metrics in run["steps"]}
+
+
+def test_the_loss_falls_and_the_run_is_finished_in_its_chain(unbroken):
+    root, run = unbroken
+    curve = losses(run)
+    assert list(curve) == list(range(1, STEPS + 1))
+    assert curve[STEPS] < curve[1] - 0.3
+    state = RunLog(open_store(root), "tiny").state
+    assert state.finished["digest"] == run["digest"]
+    assert state.checkpoint["step"] == STEPS
+    assert [m["loss"] for m in read_metrics(open_store(root), "tiny")] == list(curve.values())
+
+
+def test_zero_2_on_three_ranks_sees_the_same_rows_and_losses(unbroken, broken):
+    whole = {m["step"]: m for m in unbroken[1]["steps"]}
+    for metrics in broken[1]["steps"]:
+        assert metrics["digest"] == whole[metrics["step"]]["digest"]
+        assert metrics["loss"] == pytest.approx(whole[metrics["step"]]["loss"], abs=2e-6)
+        assert metrics["grad_norm"] == pytest.approx(whole[metrics["step"]]["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_run_goes_on_in_any_layout_with_the_rows_and_losses_of_an_unbroken_one(
+    unbroken, broken, world_size, tmp_path
+):
+    stages = {1: (0, 1), 2: (3,), 3: (1, 3)}[world_size]
+    jobs = []
+    for stage in stages:
+        root = str(tmp_path / f"stage-{stage}")
+        shutil.copytree(broken[0], root)
+        jobs.append((root, "tiny", replace(SETTINGS, zero_stage=stage), None))
+    ranks = run_ranks(train_runs, world_size, jobs)
+    whole = losses(unbroken[1])
+    for stage, (root, *_), run in zip(stages, jobs, ranks[0], strict=True):
+        curve = losses(run)
+        assert list(curve) == list(range(6, STEPS + 1)), "goes on from the checkpoint of step 5"
+        assert run["digest"] == unbroken[1]["digest"]
+        assert max(abs(curve[step] - whole[step]) for step in curve) < 2e-6, f"stage {stage}"
+        log = RunLog(open_store(root), "tiny")
+        assert (log.state.attempt, log.state.finished["digest"]) == (2, unbroken[1]["digest"])
+        metrics = read_metrics(open_store(root), "tiny")
+        assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))
+
+
+def test_a_zero_3_checkpoint_is_read_by_zero_2_on_three_ranks(unbroken, tmp_path):
+    root = str(tmp_path / "run")
+    prepare(root)
+    small = replace(SETTINGS, zero_stage=3)
+    run_ranks(train_runs, 2, [(root, "tiny", small, 11)])
+    [[run], *_] = run_ranks(train_runs, 3, [(root, "tiny", replace(SETTINGS, zero_stage=2), None)])
+    assert run["digest"] == unbroken[1]["digest"]
+    whole, curve = losses(unbroken[1]), losses(run)
+    assert list(curve) == [11, 12, 13, 14]
+    assert max(abs(curve[step] - whole[step]) for step in curve) < 2e-6
+
+
+def test_a_bf16_run_goes_on_in_another_layout_near_its_unbroken_losses(tmp_path):
+    roots = [str(tmp_path / name) for name in ("whole", "cut")]
+    for root in roots:
+        prepare(root, precision="bf16")
+    [[whole, _], _] = run_ranks(
+        train_runs,
+        2,
+        [(roots[0], "tiny", SETTINGS, None), (roots[1], "tiny", replace(SETTINGS, zero_stage=3), 6)],
+    )
+    [[run]] = run_ranks(train_runs, 1, [(roots[1], "tiny", SETTINGS, None)])
+    assert run["digest"] == whole["digest"]
+    expected, curve = losses(whole), losses(run)
+    assert max(abs(curve[step] - expected[step]) for step in curve) < 2e-2
+
+
+def test_weights_read_without_deepspeed_have_the_loss_that_the_checkpoint_states(unbroken):
+    import numpy as np
+    import torch
+
+    from training.data.stream import RowSource
+
+    store = open_store(unbroken[0])
+    state = RunLog(store, "tiny").state
+    reader = CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
+    model, source = load_decoder(reader), RowSource(store, state.plan)
+    rows = [source.row(position) for position in reader.body["probe"]["positions"]]
+    fields = ("ids", "positions", "documents", "labels")
+    batch = [torch.from_numpy(np.stack([getattr(row, f) for row in rows])).long() for f in fields]
+    with torch.no_grad():
+        loss = model(*batch).item() / sum(row.trained_tokens for row in rows)
+    assert loss == pytest.approx(reader.body["probe"]["loss"], rel=1e-5)
+
+
+def test_a_checkpoint_whose_bytes_differ_is_refused_before_a_weight_is_used(broken, tmp_path):
+    root = tmp_path / "spoilt"
+    shutil.copytree(broken[0], root)
+    spoilt = sorted((root / "runs/tiny/checkpoints/step-00000005").rglob("rank-00001-*.f32"))[0]
+    body = bytearray(spoilt.read_bytes())
+    body[len(body) // 2] ^= 1
+    spoilt.write_bytes(body)
+    store = open_store(root)
+    state = RunLog(store, "tiny").state
+    reader = CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
+    with pytest.raises(IntegrityError, match="does not match its crc32c"):
+        for name, shape in reader.shapes.items():
+            reader.read(name, 0, math.prod(shape))
+    table = sorted((root / "runs/tiny/checkpoints/step-00000005").rglob("rank-00000-*.json"))[0]
+    table.write_bytes(table.read_bytes().replace(b'"offset":0', b'"offset":1', 1))
+    with pytest.raises(IntegrityError, match="differs from its sha256"):
+        CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])

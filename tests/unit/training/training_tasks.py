@@ -1,0 +1,68 @@
+"""What the ranks of a test do: module-level, so that a forked process finds it by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from token_shards import documents_of, write_tokens
+
+from pipelines.datasets.store import Store, open_store
+from training.data.plan import DatasetPin, single_segment_plan
+from training.engine import EngineConfig
+from training.loop import LoopSettings, recipe_of, train
+from training.model.decoder import ModelConfig
+from training.run_log import RunLog
+from training.schedule import Schedule
+
+MODEL = ModelConfig(vocab_size=61, d_model=24, layers=2, heads=2, kv_heads=1, d_ff=40)
+ENGINE = EngineConfig(micro_batch_rows=2)
+SETTINGS = LoopSettings(zero_stage=1, micro_batch_rows=2, checkpoint_every_steps=5, probe_rows=3)
+STEPS = 14
+
+
+def prepare(root: str, *, run: str = "tiny", steps: int = STEPS, precision: str = "fp32") -> Store:
+    """A store with token shards and a run whose plan is written."""
+    store = open_store(root)
+    cells = {
+        "en.web": [documents_of(1, documents=60, vocab_size=61), documents_of(2, documents=7, vocab_size=61)],
+        "zh.web": [documents_of(3, documents=40, vocab_size=61)],
+    }
+    manifest = write_tokens(store, cells, vocab_size=61)
+    plan = single_segment_plan(
+        seed=5,
+        dataset=DatasetPin(name=manifest.name, version=manifest.version, manifest_sha256=manifest.sha256),
+        weights={"en.web": 0.6, "zh.web": 0.4},
+        sequence_length=24,
+        rows_per_batch=7,
+        steps=steps,
+        skips=[(9, 12), (40, 50)],
+    )
+    recipe = recipe_of(MODEL, Schedule(), replace(ENGINE, precision=precision), seed=5)
+    RunLog(store, run).write_plan(plan, recipe)
+    return store
+
+
+class DeathError(Exception):
+    """Stands for a process that dies."""
+
+
+def train_run(root: str, run: str, settings: LoopSettings, crash_at: int | None = None) -> dict[str, Any]:
+    """Train on this rank; what it saw.  `crash_at`: die right after that step."""
+    seen: list[dict[str, Any]] = []
+
+    def on_step(metrics: dict[str, Any]) -> None:
+        seen.append(metrics)
+        if metrics["step"] == crash_at:
+            raise DeathError
+
+    try:
+        end = train(open_store(root), run, settings, on_step=on_step)
+    except DeathError:
+        return {"steps": seen, "digest": None}
+    return {"steps": seen, "digest": f"{end.progress.digest:016x}", "finished": end.finished}
+
+
+def train_runs(jobs: list[tuple[str, str, LoopSettings, int | None]]) -> list[dict[str, Any]]:
+    """Several runs one after the other in one process group."""
+    return [train_run(*job) for job in jobs]

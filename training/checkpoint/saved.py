@@ -1,0 +1,167 @@
+"""Saving a run's state and going on from it, at any world size and ZeRO stage.
+
+Every rank uploads the slices that it owns under its attempt; the hashes of their tables are gathered, which
+is also the proof that all uploads are done; then rank 0 puts the checkpoint's JSON and adds it to the run's
+chain. A checkpoint exists when the chain says so. What is saved of the data stream is one integer. The loss
+on a fixed probe batch is stored and compared after every load: weights that were restored wrongly are found
+before they train.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipelines.datasets.store import Store
+from pipelines.errors import IntegrityError
+from training.checkpoint.reader import FORMAT, CheckpointReader
+from training.checkpoint.slices import table_key, write_slices
+from training.data.rows import RowArrays, chain_digest
+from training.engine import Engine, library_versions
+from training.model.decoder import Decoder, ModelConfig, initialise
+from training.run_log import Attempt
+
+PROBE_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # relative; summation order moves fp32 by about 1e-7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a run is; `digest` chains the row digests of all its steps."""
+
+    step: int = 0
+    position: int = 0
+    trained_tokens: int = 0
+    updates_applied: int = 0
+    updates_dropped: int = 0
+    digest: int = 0
+
+    def after(self, *, position: int, trained_tokens: int, rows: int, applied: bool) -> Progress:
+        """The progress after one more step; `rows` is the digest of the step's rows."""
+        return replace(
+            self,
+            step=self.step + 1,
+            position=position,
+            trained_tokens=self.trained_tokens + trained_tokens,
+            updates_applied=self.updates_applied + applied,
+            updates_dropped=self.updates_dropped + (not applied),
+            digest=chain_digest(self.digest, self.step, rows),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; the digest as 16 hex digits, since JSON numbers lose u64."""
+        return {**asdict(self), "digest": f"{self.digest:016x}"}
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Progress:
+        """The inverse of `to_json`."""
+        return cls(**{**body, "digest": int(body["digest"], 16)})
+
+
+def save(
+    engine: Engine,
+    store: Store,
+    run: str,
+    attempt: Attempt | None,
+    progress: Progress,
+    *,
+    folder: str,
+    model: ModelConfig,
+    probe: Sequence[RowArrays],
+    facts: dict[str, Any],
+) -> float:
+    """Commit a checkpoint of this moment; the probe loss.  Collective: rank 0 passes its attempt.
+
+    `facts` are the caller's fields of the checkpoint (plan revision and hash, parent checkpoint, tokenizer).
+    """
+    probe_loss = _probe_loss(engine, probe)
+    where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
+    mine = write_slices(store, where, engine.rank, engine.fragments(owned=True), engine.shapes)
+    tables = _gather_hashes(mine, engine)
+    if attempt is not None:
+        body = {
+            "format": FORMAT,
+            "run": run,
+            "attempt": attempt.number,
+            **facts,
+            "progress": progress.to_json(),
+            "adam_steps": {"decayed": engine.adam_steps, "not_decayed": engine.adam_steps},
+            "model": model.to_json(),
+            "parameters": [
+                {"name": name, "shape": list(shape), "decayed": name in engine.decayed}
+                for name, shape in engine.shapes.items()
+            ],
+            "tied": {"unembedding.weight": "embedding.weight"} if model.tied_embeddings else {},
+            "slice_tables": [
+                {"rank": rank, "key": table_key(where, rank, sha256), "sha256": sha256}
+                for rank, sha256 in enumerate(tables)
+            ],
+            "probe": {"loss": probe_loss, "positions": [row.position for row in probe]},
+            "written_by": {
+                "world_size": engine.world_size,
+                "zero_stage": engine.config.zero_stage,
+                "precision": engine.config.precision,
+                "versions": library_versions(),
+            },
+        }
+        encoded = (json.dumps(body, indent=1) + "\n").encode()
+        sha256 = hashlib.sha256(encoded).hexdigest()
+        key = f"{where}/checkpoint-{sha256[:16]}.json"
+        store.put(key, encoded)
+        attempt.add(
+            "checkpoint", {"key": key, "sha256": sha256, "loss": facts.get("loss"), **progress.to_json()}
+        )
+    return probe_loss
+
+
+@torch.no_grad()
+def restore(engine: Engine, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+    """Fill the engine from a checkpoint of any layout and prove it on the probe batch.  Collective."""
+    if reader.shapes != engine.shapes:
+        raise IntegrityError(
+            f"{reader.key} holds {len(reader.shapes)} parameters, this model has {len(engine.shapes)} others",
+            key=reader.key,
+        )
+    for fragment in engine.fragments(owned=False):
+        for state, run in reader.read(fragment.parameter, fragment.offset, fragment.length).items():
+            target = fragment.tensors[state]
+            target.copy_(torch.from_numpy(run.astype(np.float32, copy=False)).view(target.shape))
+    engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
+    stored, found = reader.body["probe"]["loss"], _probe_loss(engine, probe)
+    precisions = {engine.config.precision, reader.body["written_by"]["precision"]}
+    tolerance = max(PROBE_TOLERANCE[precision] for precision in precisions)
+    if not abs(found - stored) <= tolerance * abs(stored):
+        raise IntegrityError(
+            f"{reader.key}: the probe batch has loss {found:.6f} after loading, {stored:.6f} when saved",
+            key=reader.key,
+            mend="the checkpoint or the shards of the probe rows changed; go on from an earlier checkpoint",
+        )
+    return Progress.from_json(reader.body["progress"])
+
+
+def load_decoder(reader: CheckpointReader) -> Decoder:
+    """A plain model with the checkpoint's master weights, for evaluation and export."""
+    model = initialise(Decoder(ModelConfig(**reader.body["model"])), 0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(reader.parameter(name).astype(np.float32, copy=False)))
+    return model.eval()
+
+
+def _probe_loss(engine: Engine, probe: Sequence[RowArrays]) -> float:
+    """Mean loss of the probe rows, the same rows on every rank."""
+    return engine.evaluate(probe) / max(sum(row.trained_tokens for row in probe), 1)
+
+
+def _gather_hashes(mine: str, engine: Engine) -> list[str]:
+    """Every rank's sha256, by rank."""
+    hashes = [torch.zeros(32, dtype=torch.uint8, device=engine.device) for _ in range(engine.world_size)]
+    torch.distributed.all_gather(
+        hashes, torch.tensor(list(bytes.fromhex(mine)), dtype=torch.uint8, device=engine.device)
+    )
+    return [bytes(h.cpu().tolist()).hex() for h in hashes]

@@ -1,0 +1,338 @@
+"""The only file that imports DeepSpeed: a model behind ZeRO 0-3 with a loss that does not depend on the world
+size.
+
+The loss of a step is the sum of token losses over N, the labels of the *global* batch. DeepSpeed averages
+gradients over the D ranks, so backward is given nll_sum * (D / N): uneven splits, masked rows and empty
+micro-batches then leave the gradient as one process has it. (Without the factor the loss hardly moves, Adam
+hides it; the gradient's norm is what the tests compare.) Gradients are reduced in `step` only
+(`managed_gradient_accumulation` off), and every rank runs the same number of micro-steps, or ZeRO-2 and 3
+would not meet in their collectives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.errors import ConfigError, SetupError
+from training.data.rows import RowArrays, SpecialTokens, empty_row
+from training.model.decoder import Decoder
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
+
+STATES = ("master", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """How a model is sharded and updated; none of it but the optimizer's numbers changes what is learnt."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    micro_batch_rows: int = 8
+    gradient_clip: float = 1.0  # LLaMA, Skywork
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
+
+    def __post_init__(self) -> None:
+        """Refuse what DeepSpeed has no masters for."""
+        if self.precision == "bf16" and self.zero_stage == 0:
+            raise ConfigError("bf16 needs zero_stage 1, 2 or 3: stage 0 keeps no fp32 master weights")
+        if self.micro_batch_rows < 1 or self.gradient_clip <= 0:
+            raise ConfigError(
+                f"micro_batch_rows is {self.micro_batch_rows}, gradient_clip {self.gradient_clip}; expected "
+                "at least 1 row and a clip above 0"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOutcome:
+    """`nll_sum` is this rank's; `grad_norm` (before clipping) and `applied` are the same on every rank."""
+
+    nll_sum: float
+    grad_norm: float
+    applied: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fragment:
+    """A run of a parameter's flat elements on this rank: views of the master and both moments, by STATES."""
+
+    parameter: str
+    offset: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def length(self) -> int:
+        """Elements."""
+        return self.tensors["master"].numel()
+
+
+class Engine:
+    """One rank's model, optimizer and place in the process group."""
+
+    def __init__(self, model: Decoder, config: EngineConfig, special: SpecialTokens) -> None:
+        """Wrap an initialised model; the process group must exist (`join_process_group` makes one)."""
+        self.config = config
+        self._special = special
+        self.world_size = torch.distributed.get_world_size()
+        self.rank = torch.distributed.get_rank()
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self.decayed = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+        self._optimizer = _CheckedAdamW(_groups(model, config), config, check=config.zero_stage == 0)
+        self._engine = _deepspeed_engine(model, self._optimizer, config, self.world_size)
+        self._parameters = dict(self._engine.module.named_parameters())
+        self.device = torch.device(self._engine.device)
+        self._create_moments()
+
+    def train_step(
+        self, rows: Sequence[RowArrays], *, micro_steps: int, trained_tokens: int, learning_rate: float
+    ) -> StepOutcome:
+        """Forward and backward over this rank's rows, then one update.
+
+        `trained_tokens` is N of the global batch; `micro_steps` is equal on all ranks and covers all rows.
+        """
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.train()
+        nll_sum = 0.0
+        for batch in self._micro_batches(rows, micro_steps):
+            loss = self._engine(*batch)
+            self._engine.backward(loss * (self.world_size / trained_tokens))
+            nll_sum += float(loss.detach())
+        self._engine.step()
+        if self.config.zero_stage == 0:
+            return StepOutcome(
+                nll_sum=nll_sum, grad_norm=self._optimizer.grad_norm, applied=self._optimizer.applied
+            )
+        grad_norm = float(self._engine.get_global_grad_norm())
+        applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
+        return StepOutcome(nll_sum=nll_sum, grad_norm=grad_norm, applied=applied)
+
+    @torch.no_grad()
+    def evaluate(self, rows: Sequence[RowArrays]) -> float:
+        """Sum of token losses of rows that every rank passes alike (ZeRO-3 gathers weights on the way)."""
+        self._engine.eval()
+        micro_steps = -(-len(rows) // self.config.micro_batch_rows)
+        return sum(float(self._engine(*batch)) for batch in self._micro_batches(rows, micro_steps))
+
+    def fragments(self, *, owned: bool) -> Iterator[Fragment]:
+        """What this rank holds of every parameter, in the model's order.
+
+        Over all ranks the `owned` fragments tile every parameter exactly; the held ones are what a load must
+        fill (at stage 0 every rank holds everything and owns its share).
+        """
+        for name, parameter in self._parameters.items():
+            if self.config.zero_stage == 3:
+                fragment = self._partition_of(name, parameter)
+            elif self.config.zero_stage == 0:
+                fragment = self._whole(name, parameter, owned=owned)
+            else:
+                fragment = _mapped(name, parameter)
+            if fragment is not None and fragment.length:
+                yield fragment
+
+    @property
+    def adam_steps(self) -> int:
+        """Updates that Adam has applied; its bias correction depends on it."""
+        steps = {int(state["step"]) for state in self._adam.state.values()}
+        if len(steps) != 1:
+            raise SetupError(f"parameter groups have applied different numbers of updates: {sorted(steps)}")
+        return steps.pop()
+
+    def after_load(self, *, adam_steps: int) -> None:
+        """Make the filled masters count: Adam's step by hand, and the weights that the forward pass reads."""
+        for state in self._adam.state.values():
+            state["step"].fill_(adam_steps)
+        if self.config.zero_stage == 3:
+            self._refresh_partitions()
+        elif self.config.zero_stage > 0:
+            self._refresh_whole_weights()
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        return self._engine.optimizer if self.config.zero_stage == 0 else self._engine.optimizer.optimizer
+
+    def _micro_batches(self, rows: Sequence[RowArrays], micro_steps: int) -> Iterator[tuple[Tensor, ...]]:
+        size = self.config.micro_batch_rows
+        if len(rows) > micro_steps * size:
+            raise ConfigError(f"{len(rows)} rows do not fit {micro_steps} micro-steps of {size}")
+        length = len(rows[0].ids) if rows else 2
+        for i in range(micro_steps):
+            chosen = list(rows[i * size : (i + 1) * size]) or [empty_row(length, self._special)]
+            yield tuple(
+                torch.from_numpy(np.stack([getattr(row, field) for row in chosen])).long().to(self.device)
+                for field in ("ids", "positions", "documents", "labels")
+            )
+
+    def _create_moments(self) -> None:
+        """Zero moments, as Adam makes them at its first step: a load needs them before.
+
+        DeepSpeed links them to parameters once, after the first *group* has stepped; those of later groups
+        would stay unlinked.
+        """
+        adam = self._adam
+        if self.config.zero_stage == 0:
+            masters = list(self._parameters.values())
+        elif self.config.zero_stage == 3:
+            masters = self._engine.optimizer.fp32_partitioned_groups_flat
+        else:
+            masters = self._engine.optimizer.single_partition_of_fp32_groups
+        for master in masters:
+            if not adam.state[master]:
+                adam.state[master].update(
+                    step=torch.tensor(0.0),
+                    exp_avg=torch.zeros_like(master),
+                    exp_avg_sq=torch.zeros_like(master),
+                )
+        if self.config.zero_stage in (1, 2):
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _whole(self, name: str, parameter: Tensor, *, owned: bool) -> Fragment:
+        first = parameter.numel() * self.rank // self.world_size if owned else 0
+        last = parameter.numel() * (self.rank + 1) // self.world_size if owned else parameter.numel()
+        state = self._adam.state[parameter]
+        whole = {"master": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+        return Fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
+
+    def _partition_of(self, name: str, parameter: Tensor) -> Fragment:
+        """ZeRO-3: ceil(numel / W) elements at rank times that; the last rank's padding is uninitialised."""
+        shard = self._engine.optimizer
+        master = shard.get_local_fp32_param(parameter)
+        first = min(self.rank * master.numel(), parameter.ds_numel)
+        length = min(master.numel(), parameter.ds_numel - first)
+        states = {key: shard.get_local_fp32_param(parameter, key) for key in STATES[1:]}
+        return Fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
+
+    @torch.no_grad()
+    def _refresh_partitions(self) -> None:
+        """ZeRO-3: the partition of the weights, and the whole of every parameter that is kept gathered."""
+        for parameter in self._parameters.values():
+            master = self._engine.optimizer.get_local_fp32_param(parameter)
+            parameter.ds_tensor.data.view(-1)[: master.numel()].copy_(master)
+            if parameter.ds_status.name == "AVAILABLE":
+                pieces = [torch.empty_like(parameter.ds_tensor) for _ in range(self.world_size)]
+                torch.distributed.all_gather(pieces, parameter.ds_tensor.data)
+                whole = torch.cat([piece.view(-1) for piece in pieces])[: parameter.ds_numel]
+                parameter.data.copy_(whole.view(parameter.data.shape))
+
+    @torch.no_grad()
+    def _refresh_whole_weights(self) -> None:
+        """ZeRO-1 and 2: every rank has all weights; each gives the run that it masters."""
+        for parameter in self._parameters.values():
+            whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
+            mapping = parameter._hp_mapping
+            if mapping is not None:
+                address = mapping.lp_fragment_address
+                whole[address.start : address.start + address.numel].copy_(mapping.hp_fragment)
+            torch.distributed.all_reduce(whole)
+            parameter.data.copy_(whole.view_as(parameter))
+
+
+def join_process_group(*, rank: int, world_size: int, init_method: str, timeout_s: float = 300.0) -> None:
+    """Make the process group where no launcher has: gloo, or NCCL where there are GPUs."""
+    os.environ.setdefault("LOCAL_RANK", str(rank))  # asked for by DeepSpeed; launchers set it
+    torch.distributed.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        init_method=init_method,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """What a checkpoint records of the engine."""
+    import deepspeed
+
+    return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
+
+
+def _mapped(name: str, parameter: Tensor) -> Fragment | None:
+    """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
+    mapping = parameter._hp_mapping
+    if mapping is None:
+        return None
+    states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
+    return Fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
+
+
+def _groups(model: Decoder, config: EngineConfig) -> list[dict[str, Any]]:
+    """Matrices decay, norms do not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _deepspeed_engine(
+    model: Decoder, optimizer: torch.optim.Optimizer, config: EngineConfig, world_size: int
+) -> DeepSpeedEngine:
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ.setdefault(
+            "DS_ACCELERATOR", "cpu"
+        )  # read by DeepSpeed at import; else it warns and guesses
+    import deepspeed
+    from deepspeed.utils.logging import logger
+
+    logger.setLevel("ERROR")
+    # The op would be compiled by C++ at start; it only shortens all-reduces inside one machine.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": config.micro_batch_rows,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": config.micro_batch_rows * world_size,
+        "managed_gradient_accumulation": False,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "overlap_comm": False,
+            "stage3_param_persistence_threshold": config.persist_below_parameters,
+        },
+        "steps_per_print": 10**9,
+    }
+    # At stage 0 _CheckedAdamW clips; left out, DeepSpeed would clip at 1.0.
+    settings["gradient_clipping"] = config.gradient_clip if config.zero_stage else 0.0
+    if config.precision == "bf16":
+        settings["bf16"] = {"enabled": True}
+        settings["communication_data_type"] = "fp32"
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=settings, dist_init_required=False
+    )
+    return engine
+
+
+class _CheckedAdamW(torch.optim.AdamW):
+    """AdamW; at stage 0, where DeepSpeed reports no norm and drops no non-finite update, it does both."""
+
+    def __init__(self, groups: list[dict[str, Any]], config: EngineConfig, *, check: bool) -> None:
+        """`check` is for stage 0: with ZeRO the gradients here are this rank's part only."""
+        super().__init__(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps)
+        self._check, self._clip = check, config.gradient_clip
+        self.grad_norm, self.applied = 0.0, True
+
+    def step(self, closure: Any = None) -> Any:
+        """One update, or none where the norm is not finite."""
+        if self._check:
+            gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.grad_norm, self.applied = float(norm), bool(torch.isfinite(norm))
+            if not self.applied:
+                return None
+            for gradient in gradients:
+                gradient.mul_(torch.clamp(self._clip / (norm + 1e-6), max=1.0))
+        return super().step(closure)

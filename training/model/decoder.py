@@ -1,0 +1,218 @@
+"""The decoder: LLaMA-shaped, with the document mask built in.
+
+RMSNorm before each block, rotary positions (half-split, as in the published LLaMA weights), SwiGLU,
+grouped-query attention, input and output embedding tied or not. Attention never crosses a document and
+positions restart in each: both come with the row. Query, key, value, gate and up are separate parameters,
+so that a checkpoint slice names one of them. Weights start from a generator keyed by (seed, parameter
+name): equal at any world size and sharding.
+
+Shape legend: B rows, L tokens, D d_model, H query heads, G key/value heads, K head width, V vocabulary.
+"""
+
+# ruff: noqa: N803, N806  (tensors carry shape suffixes)
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from pipelines.errors import ConfigError
+from training.data.rows import IGNORED
+
+INIT_FORMAT = "gristmill.init/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Sizes of a decoder; stored in every checkpoint, so that weights are read without the job's config."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    vocab_size: int
+    d_model: int
+    layers: int
+    heads: int
+    kv_heads: int
+    d_ff: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    tied_embeddings: bool = True
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Head widths must be whole and even."""
+        if min(self.vocab_size, self.d_model, self.layers, self.heads, self.kv_heads, self.d_ff) < 1:
+            raise ConfigError(f"model sizes must be at least 1: {asdict(self)}")
+        if self.d_model % self.heads or (self.d_model // self.heads) % 2 or self.heads % self.kv_heads:
+            raise ConfigError(
+                f"d_model {self.d_model}, heads {self.heads}, kv_heads {self.kv_heads}: d_model must be a "
+                "multiple of heads with an even head width, heads a multiple of kv_heads"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """K."""
+        return self.d_model // self.heads
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, a tied embedding counted once."""
+        attention = 2 * self.d_model * self.d_model + 2 * self.d_model * self.kv_heads * self.head_width
+        layer = attention + 3 * self.d_model * self.d_ff + 2 * self.d_model
+        embeddings = self.vocab_size * self.d_model * (1 if self.tied_embeddings else 2)
+        return self.layers * layer + embeddings + self.d_model
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+class Decoder(nn.Module):
+    """Token ids to the sum of the negative log likelihoods of the labels."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Parameters are allocated, not drawn: see `initialise`."""
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        if not config.tied_embeddings:
+            self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
+
+    def forward(
+        self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor, labels_BL: Tensor
+    ) -> Tensor:
+        """Sum of token losses over the labels that are not IGNORED; a float32 scalar."""
+        return self.token_losses(ids_BL, positions_BL, documents_BL, labels_BL).sum()
+
+    def token_losses(
+        self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor, labels_BL: Tensor
+    ) -> Tensor:
+        """Loss of each token, 0 where there is no label: (B, L) float32."""
+        logits_BLV = self.logits(ids_BL, positions_BL, documents_BL).float()
+        losses = F.cross_entropy(
+            logits_BLV.flatten(0, 1), labels_BL.flatten(), reduction="none", ignore_index=IGNORED
+        )
+        return losses.view(labels_BL.shape)
+
+    def logits(self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor) -> Tensor:
+        """(B, L, V) in the parameters' type."""
+        mask_B1LL = document_mask(documents_BL)
+        x_BLD = self.embedding(ids_BL)
+        rotation = rotary_angles(positions_BL, self.config.head_width, self.config.rope_theta, x_BLD.dtype)
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, rotation, mask_B1LL)
+        x_BLD = self.final_norm(x_BLD)
+        weight_VD = self.embedding.weight if self.config.tied_embeddings else self.unembedding.weight
+        return F.linear(x_BLD, weight_VD)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each behind its norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Parameters are allocated, not drawn."""
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor], mask_B1LL: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), rotation, mask_B1LL)
+        return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions, inside a document."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Parameters are allocated, not drawn."""
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = config.heads, config.kv_heads, config.head_width
+        self.query = nn.Linear(config.d_model, config.heads * config.head_width, bias=False)
+        self.key = nn.Linear(config.d_model, config.kv_heads * config.head_width, bias=False)
+        self.value = nn.Linear(config.d_model, config.kv_heads * config.head_width, bias=False)
+        self.output = nn.Linear(config.heads * config.head_width, config.d_model, bias=False)
+
+    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor], mask_B1LL: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        rows, length, _ = x_BLD.shape
+        q_BHLK = self.query(x_BLD).view(rows, length, self.heads, self.head_width).transpose(1, 2)
+        k_BGLK = self.key(x_BLD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
+        v_BGLK = self.value(x_BLD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
+        mixed_BHLK = F.scaled_dot_product_attention(
+            rotate(q_BHLK, rotation),
+            rotate(k_BGLK, rotation),
+            v_BGLK,
+            attn_mask=mask_B1LL,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return self.output(mixed_BHLK.transpose(1, 2).reshape(rows, length, -1))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Parameters are allocated, not drawn."""
+        super().__init__()
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
+
+
+def document_mask(documents_BL: Tensor) -> Tensor:
+    """True where a token may look: the same document, itself and before; (B, 1, L, L)."""
+    same_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
+    return same_BLL.tril().unsqueeze(1)
+
+
+def rotary_angles(
+    positions_BL: Tensor, width: int, theta: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (B, 1, L, K/2)."""
+    exponents = torch.arange(0, width, 2, device=positions_BL.device, dtype=torch.float32) / width
+    angles_BLK2 = positions_BL[:, :, None].float() * theta**-exponents
+    return angles_BLK2.cos().to(dtype).unsqueeze(1), angles_BLK2.sin().to(dtype).unsqueeze(1)
+
+
+def rotate(x_BHLK: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the pairs (i, i + K/2)."""
+    cos, sin = rotation
+    left, right = x_BHLK.chunk(2, dim=-1)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), dim=-1)
+
+
+@torch.no_grad()
+def initialise(model: Decoder, seed: int) -> Decoder:
+    """Draw every parameter from its own generator, keyed by (seed, name); norms start at 1.
+
+    Normal with `init_std`; the two projections into the residual stream are divided by sqrt(2 layers), as in
+    GPT-2.
+    """
+    config = model.config
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+            continue
+        std = config.init_std
+        if name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+            std /= math.sqrt(2 * config.layers)
+        parameter.copy_(torch.randn(parameter.shape, generator=_generator(seed, name)) * std)
+    return model
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{INIT_FORMAT}\0{seed}\0{name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
