@@ -47,17 +47,11 @@ class Finding:
 
 @click.command(name="doctor")
 @with_root
-@click.option(
-    "--store", "with_store", is_flag=True, help="Also write to the root and prove that commits hold."
-)
-@click.option(
-    "--export", is_flag=True, help="Print the environment that plain spark-submit and ray commands need."
-)
+@click.option("--store", "with_store", is_flag=True, help="Also write to the root and prove that commits hold.")
+@click.option("--export", is_flag=True, help="Print the environment that plain spark-submit and ray commands need.")
 @click.option("--cluster", "cluster_name", metavar="NAME", help="With --export: for the Ray of this cluster.")
 @with_json
-def command(
-    root: str | None, with_store: bool, export: bool, cluster_name: str | None, as_json: bool
-) -> None:
+def command(root: str | None, with_store: bool, export: bool, cluster_name: str | None, as_json: bool) -> None:
     """Look at Python, Java, memory, disk, ports, the environment and the store."""
     if export:
         for line in export_lines(cluster_name):
@@ -85,6 +79,7 @@ def examine() -> Iterator[Finding]:
     for part in PARTS:
         yield _part(*part)
     yield _guarded("java", _java)
+    yield _guarded("user", _user)
     yield _memory()
     yield from _disk()
     yield _open_files()
@@ -125,9 +120,7 @@ def _python() -> Finding:
     version = platform.python_version()
     serves = (3, 11) <= sys.version_info[:2] <= (3, 13)
     where = f"{version} at {sys.executable}, {sys.platform} {platform.machine()}"
-    return Finding(
-        what="python", state="ok" if serves else "fail", found=where, mend="use Python 3.11, 3.12 or 3.13."
-    )
+    return Finding(what="python", state="ok" if serves else "fail", found=where, mend="use Python 3.11, 3.12 or 3.13.")
 
 
 def _one_root() -> Finding:
@@ -145,9 +138,7 @@ def _part(name: str, modules: tuple[str, ...], extra: str) -> Finding:
             found=f"without {', '.join(missing)}",
             mend=f"`make setup`, or pip install '{extra}', where it is needed.",
         )
-    versions = [
-        f"{module} {importlib.metadata.version(DISTRIBUTIONS.get(module, module))}" for module in modules
-    ]
+    versions = [f"{module} {importlib.metadata.version(DISTRIBUTIONS.get(module, module))}" for module in modules]
     return Finding(what=name, state="ok", found=", ".join(versions))
 
 
@@ -158,6 +149,13 @@ def _java() -> Finding:
     return Finding(what="java", state="ok", found=f"{java.version} from {java.origin}: {java.program}")
 
 
+def _user() -> Finding:
+    from jobs.runtime.spark_session import check_user_is_known
+
+    check_user_is_known()
+    return Finding(what="user", state="ok", found=f"{os.getuid()} is known")
+
+
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     available = total
@@ -166,18 +164,14 @@ def _memory() -> Finding:
             available = int(line.split()[1]) * 1024
     state = "ok" if available >= 4 * GIB else "note"
     found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available, {environment.usable_cores()} cores"
-    return Finding(
-        what="memory", state=state, found=found, mend="4 GiB are needed for the sample crawl's whole trip."
-    )
+    return Finding(what="memory", state=state, found=found, mend="4 GiB are needed for the sample crawl's whole trip.")
 
 
 def _disk() -> Iterator[Finding]:
     for name, folder in (("disk here", Path.cwd()), ("disk for scratch", Path(tempfile.gettempdir()))):
         free = shutil.disk_usage(folder).free
         state = "ok" if free >= 2 * GIB else "fail"
-        yield Finding(
-            what=name, state=state, found=f"{free / GIB:.1f} GiB free in {folder}", mend="make room."
-        )
+        yield Finding(what=name, state=state, found=f"{free / GIB:.1f} GiB free in {folder}", mend="make room.")
 
 
 def _open_files() -> Finding:
@@ -204,9 +198,7 @@ def _loopback() -> Finding:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
     except OSError as error:
-        raise SetupError(
-            f"127.0.0.1 cannot be bound: {error}", mend="bring up the loopback interface."
-        ) from error
+        raise SetupError(f"127.0.0.1 cannot be bound: {error}", mend="bring up the loopback interface.") from error
     return Finding(what="loopback", state="ok", found="127.0.0.1 can be bound")
 
 
@@ -215,9 +207,7 @@ def _host_name() -> Finding:
     try:
         address = socket.gethostbyname(name)
     except OSError:
-        return Finding(
-            what="host name", state="note", found=f"{name} does not resolve; loopback is used instead"
-        )
+        return Finding(what="host name", state="note", found=f"{name} does not resolve; loopback is used instead")
     return Finding(what="host name", state="ok", found=f"{name} is {address}")
 
 
@@ -232,9 +222,7 @@ def _inherited() -> Iterator[Finding]:
 
 def _gpu() -> Finding:
     there = Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
-    return Finding(
-        what="gpu", state="ok", found="an NVIDIA driver" if there else "none; training runs on the CPU"
-    )
+    return Finding(what="gpu", state="ok", found="an NVIDIA driver" if there else "none; training runs on the CPU")
 
 
 def _store(root: str) -> Finding:
