@@ -120,9 +120,18 @@ def engine_environment(
 def apply(environment: Mapping[str, str], *, target: MutableMapping[str, str] | None = None) -> None:
     """Make `environment` this process's own: what it lacks is removed."""
     process = os.environ if target is None else target
+    if target is None:
+        forget_python_path(os.environ.get("PYTHONPATH", ""))
     for name in [name for name in process if name not in environment]:
         del process[name]
     process.update(environment)
+
+
+def forget_python_path(inherited: str) -> None:
+    """Take the folders of an inherited PYTHONPATH off sys.path: another pyspark there would hide ours."""
+    ours = str(code_root())
+    foreign = {str(Path(entry).resolve()) for entry in inherited.split(os.pathsep) if entry} - {ours}
+    sys.path[:] = [entry for entry in sys.path if not entry or str(Path(entry).resolve()) not in foreign]
 
 
 def inside_spark_submit(environ: Mapping[str, str]) -> bool:

@@ -57,6 +57,15 @@ def test_apply_removes_what_the_new_environment_lacks() -> None:
     assert process == {"A": "2", "B": "3"}
 
 
+def test_an_inherited_python_path_is_forgotten_and_ours_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = str(environment.code_root())
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), ours, "/usr/lib/python3"])
+    environment.forget_python_path(os.pathsep.join([str(tmp_path), ours, ""]))
+    assert sys.path == ["", ours, "/usr/lib/python3"]
+
+
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
