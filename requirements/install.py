@@ -124,8 +124,9 @@ def _announce(venv, missing, backend):
         return
     torch = f", torch for {backend}" if backend else ""
     names = ", ".join(name for name in missing if name in GROUPS)
-    _say(f"installing {names or 'torch'}{torch} into {venv}: about {gigabytes:.1f} GB on disk, {minutes} to "
-         f"{4 * minutes} minutes. Ctrl-C stops it; the same command goes on.")  # fmt: skip
+    _say(f"installing {names or 'torch'}{torch} into {venv}: about {gigabytes:.1f} GB on disk, "
+         f"{max(1, round(minutes))} to {max(5, round(5 * minutes))} minutes. "
+         "Ctrl-C stops it; the same command goes on.")  # fmt: skip
     free = shutil.disk_usage(venv if venv.exists() else venv.resolve().parent).free / 1e9
     needed = 1.5 * gigabytes + 0.5  # wheels are built and unpacked beside what they become
     if free < needed:
