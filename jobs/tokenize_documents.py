@@ -333,7 +333,8 @@ def _keys(ids: Iterable[str | None]) -> list[bytes]:
 
 def _rejected(empty: pa.Table) -> pa.Table:
     rows = [
-        {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "empty"} for row in empty.to_pylist()
+        {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "no_tokens"}
+        for row in empty.to_pylist()
     ]
     return pa.Table.from_pylist(rows, schema=LEDGER)
 
@@ -357,7 +358,7 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         rejected = pq.read_table(io.BytesIO(body))
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
-        for account in ("documents.documents", "documents.rejected.empty"):
+        for account in ("documents.documents", "documents.rejected.no_tokens"):
             result.counters.add(account, _keys(rejected["id"].to_pylist()))
         result.counters.add_count("tokens.in", cut)
         result.counters.add_count("tokens.cut", cut)

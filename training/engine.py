@@ -87,12 +87,14 @@ class Engine:
         """Wrap an initialised model; the process group must exist (`join_process_group` makes one)."""
         self.config = config
         self._special = special
+        self.zero_stage, self.precision = config.zero_stage, config.precision
         self.world_size = torch.distributed.get_world_size()
         self.rank = torch.distributed.get_rank()
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self.decayed = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
         self._optimizer = _CheckedAdamW(_groups(model, config), config, check=config.zero_stage == 0)
         self._engine = _deepspeed_engine(model, self._optimizer, config, self.world_size)
+        self.versions = library_versions()
         self._parameters = dict(self._engine.module.named_parameters())
         self.device = torch.device(self._engine.device)
         self._create_moments()
@@ -114,9 +116,7 @@ class Engine:
             nll_sum += float(loss.detach())
         self._engine.step()
         if self.config.zero_stage == 0:
-            return StepOutcome(
-                nll_sum=nll_sum, grad_norm=self._optimizer.grad_norm, applied=self._optimizer.applied
-            )
+            return StepOutcome(nll_sum=nll_sum, grad_norm=self._optimizer.grad_norm, applied=self._optimizer.applied)
         grad_norm = float(self._engine.get_global_grad_norm())
         applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
         return StepOutcome(nll_sum=nll_sum, grad_norm=grad_norm, applied=applied)
@@ -283,9 +283,7 @@ def _deepspeed_engine(
 ) -> DeepSpeedEngine:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
-        os.environ.setdefault(
-            "DS_ACCELERATOR", "cpu"
-        )  # read by DeepSpeed at import; else it warns and guesses
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed at import; else it warns and guesses
     import deepspeed
     from deepspeed.utils.logging import logger
 
@@ -310,9 +308,7 @@ def _deepspeed_engine(
     if config.precision == "bf16":
         settings["bf16"] = {"enabled": True}
         settings["communication_data_type"] = "fp32"
-    engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=settings, dist_init_required=False
-    )
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
     return engine
 
 

@@ -70,20 +70,24 @@ def train(
     settings: LoopSettings,
     *,
     on_step: Callable[[dict[str, Any]], None] = lambda metrics: None,
+    started_by: str = "",
 ) -> TrainingEnd:
-    """Train the run's plan to its end.  Collective: one call on every rank of an existing process group."""
+    """Train the run's plan to its end.  Collective: one call on every rank of an existing process group.
+
+    `started_by` names the job in the chain; `on_step` is called with every step's metrics, on every rank.
+    """
     world_size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     log = RunLog(store, run)
-    attempt = _open_attempt(log, settings, rank, world_size)
+    by = {"job": started_by, "host": platform.node(), "pid": os.getpid()}
+    by |= {"world_size": world_size, "zero_stage": settings.zero_stage}
+    attempt = Attempt(log, by) if rank == 0 else None
     number, entry = _share([attempt.number, log.state.number] if attempt else [0, 0])
     state = log.state_at(entry)
     if state.plan is None:
         raise InputError(f"run {run!r} has no plan")
 
     source = RowSource(store, state.plan)
-    probe = [
-        source.row(source.batches.select(i)) for i in range(min(settings.probe_rows, source.batches.rows))
-    ]
+    probe = [source.row(source.batches.select(i)) for i in range(min(settings.probe_rows, source.batches.rows))]
     model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
     schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
     optimizer = EngineConfig(
@@ -120,9 +124,7 @@ def train(
             position = batch.batch.end
             rate = schedule.learning_rate(position, state.plan.end_position)
             loss, grad_norm, applied = session.update(batch, tokens, rate)
-            progress = progress.after(
-                position=position, trained_tokens=tokens, rows=rows_digest, applied=applied
-            )
+            progress = progress.after(position=position, trained_tokens=tokens, rows=rows_digest, applied=applied)
             metrics = {
                 **progress.to_json(),
                 "loss": loss,
@@ -178,13 +180,11 @@ class _Session:
         stop = False
         if self._attempt is not None and time.monotonic() - self._looked > self._settings.control_every_s:
             self._looked = time.monotonic()
-            self._attempt.log.refresh()
-            self._attempt.require_newest()
-            stop = self._attempt.log.state.stop_requested
+            state = self._attempt.log.refresh()
+            # A newer attempt: all ranks leave together, and the refusal comes from the chain.
+            stop = state.stop_requested or state.attempt != self._attempt.number
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        vector = torch.tensor(
-            [batch.trained_tokens, digest, int(stop)], dtype=torch.int64, device=self._engine.device
-        )
+        vector = torch.tensor([batch.trained_tokens, digest, int(stop)], dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
         tokens, digest, stops = (int(value) for value in vector.tolist())
         return tokens, digest % (1 << 64), stops > 0
@@ -228,19 +228,6 @@ class _Session:
         if self._attempt is not None:
             state = self._attempt.log.state.checkpoint or {}
             self.facts["parent"] = {name: state[name] for name in ("number", "key", "sha256")}
-
-
-def _open_attempt(log: RunLog, settings: LoopSettings, rank: int, world_size: int) -> Attempt | None:
-    """Rank 0 opens the attempt, for all."""
-    if rank:
-        return None
-    by = {
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "world_size": world_size,
-        "zero_stage": settings.zero_stage,
-    }
-    return Attempt(log, by)
 
 
 def _share(numbers: list[int]) -> list[int]:

@@ -81,7 +81,10 @@ def page_bytes(row: dict) -> bytes:
 
 
 def labelled_lines(rows: list[dict]) -> bytes:
-    """Training rows of the quality model: paragraphs of pages outside the crawl against made-up spam and menus."""
+    """Training rows of the quality model: paragraphs of pages outside the crawl against made-up spam and menus.
+
+    `domain` names the page, so that a split by domain never parts a page's paragraphs.
+    """
     import zstandard
 
     from pipelines.crawl.extract import extract_html
@@ -91,7 +94,14 @@ def labelled_lines(rows: list[dict]) -> bytes:
     for row in rows:
         for paragraph in extract_html(row["body"]).text.split("\n"):
             if len(paragraph) >= (30 if row["language"] == "zh" else 90):
-                lines.append({"text": paragraph, "label": "good", "language": row["language"], "domain": row["domain"]})
+                lines.append(
+                    {
+                        "text": paragraph,
+                        "label": "good",
+                        "language": row["language"],
+                        "domain": row["url"].removeprefix("https://"),
+                    }
+                )
     good = {lang: [x for x in lines if x["language"] == lang] for lang in ("zh", "en")}
     for chosen in good.values():
         rng.shuffle(chosen)
@@ -103,7 +113,7 @@ def labelled_lines(rows: list[dict]) -> bytes:
     for lang, choices in makers.items():
         for n in range(len(good[lang][:300])):
             text = choices[n % len(choices)](rng)
-            out.append({"text": text, "label": "bad", "language": lang, "domain": "junk.example"})
+            out.append({"text": text, "label": "bad", "language": lang, "domain": f"junk{n % 40:02d}.example"})
     rng.shuffle(out)
     body = "".join(json.dumps(x, ensure_ascii=False, sort_keys=True) + "\n" for x in out).encode()
     return zstandard.ZstdCompressor(level=19).compress(body)

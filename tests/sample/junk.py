@@ -69,7 +69,7 @@ def junk_pages(seed: int = 13) -> list[tuple[str, str, str]]:
         ("doorway", "plumber in your city", lambda r: _paragraphs(r, 6, keyword_line_en)),
         ("links", "Links", lambda r: _menu(r, _MENU, 60)),
         ("parked", "This domain is for sale", lambda r: "<p>This domain may be for sale.</p>"),
-        ("lorem", "A new theme", lambda r: _paragraphs(r, 8, latin_line)),
+        ("lorem", "A new theme", lambda r: _repeat("Lorem ipsum dolor sit amet. ", 1) + _paragraphs(r, 8, latin_line)),
         ("shell", "App", lambda r: "<div id='root'></div><noscript>Please enable JavaScript.</noscript>"),
         ("cookies", "We value your privacy", lambda r: "<p>We use cookies. Accept all? Reject all?</p>"),
         ("numbers", "Statistics", lambda r: _repeat("1024 2048 4096 8192 16384 32768 65536. ", 30)),

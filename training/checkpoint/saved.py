@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,41 @@ import torch
 from pipelines.datasets.store import Store
 from pipelines.errors import IntegrityError
 from training.checkpoint.reader import FORMAT, CheckpointReader
-from training.checkpoint.slices import table_key, write_slices
+from training.checkpoint.slices import OwnedRun, table_key, write_slices
 from training.data.rows import RowArrays, chain_digest
-from training.engine import Engine, library_versions
 from training.model.decoder import Decoder, ModelConfig, initialise
 from training.run_log import Attempt
+
+
+class TrainedModel(Protocol):
+    """What saving and restoring need of an engine, so that nothing here depends on one."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    zero_stage: int
+    precision: str
+    versions: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    decayed: set[str]
+
+    @property
+    def adam_steps(self) -> int:
+        """Updates that Adam has applied."""
+        ...
+
+    def fragments(self, *, owned: bool) -> Iterable[OwnedRun]:
+        """The runs of parameters that this rank owns, or holds."""
+        ...
+
+    def after_load(self, *, adam_steps: int) -> None:
+        """Make the filled fragments count."""
+        ...
+
+    def evaluate(self, rows: Sequence[RowArrays]) -> float:
+        """Sum of token losses."""
+        ...
+
 
 PROBE_TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # relative; summation order moves fp32 by about 1e-7
 
@@ -64,7 +94,7 @@ class Progress:
 
 
 def save(
-    engine: Engine,
+    engine: TrainedModel,
     store: Store,
     run: str,
     attempt: Attempt | None,
@@ -104,23 +134,21 @@ def save(
             "probe": {"loss": probe_loss, "positions": [row.position for row in probe]},
             "written_by": {
                 "world_size": engine.world_size,
-                "zero_stage": engine.config.zero_stage,
-                "precision": engine.config.precision,
-                "versions": library_versions(),
+                "zero_stage": engine.zero_stage,
+                "precision": engine.precision,
+                "versions": engine.versions,
             },
         }
         encoded = (json.dumps(body, indent=1) + "\n").encode()
         sha256 = hashlib.sha256(encoded).hexdigest()
         key = f"{where}/checkpoint-{sha256[:16]}.json"
         store.put(key, encoded)
-        attempt.add(
-            "checkpoint", {"key": key, "sha256": sha256, "loss": facts.get("loss"), **progress.to_json()}
-        )
+        attempt.add("checkpoint", {"key": key, "sha256": sha256, "loss": facts.get("loss"), **progress.to_json()})
     return probe_loss
 
 
 @torch.no_grad()
-def restore(engine: Engine, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
     """Fill the engine from a checkpoint of any layout and prove it on the probe batch.  Collective."""
     if reader.shapes != engine.shapes:
         raise IntegrityError(
@@ -133,7 +161,7 @@ def restore(engine: Engine, reader: CheckpointReader, probe: Sequence[RowArrays]
             target.copy_(torch.from_numpy(run.astype(np.float32, copy=False)).view(target.shape))
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
     stored, found = reader.body["probe"]["loss"], _probe_loss(engine, probe)
-    precisions = {engine.config.precision, reader.body["written_by"]["precision"]}
+    precisions = {engine.precision, reader.body["written_by"]["precision"]}
     tolerance = max(PROBE_TOLERANCE[precision] for precision in precisions)
     if not abs(found - stored) <= tolerance * abs(stored):
         raise IntegrityError(
@@ -153,12 +181,12 @@ def load_decoder(reader: CheckpointReader) -> Decoder:
     return model.eval()
 
 
-def _probe_loss(engine: Engine, probe: Sequence[RowArrays]) -> float:
+def _probe_loss(engine: TrainedModel, probe: Sequence[RowArrays]) -> float:
     """Mean loss of the probe rows, the same rows on every rank."""
     return engine.evaluate(probe) / max(sum(row.trained_tokens for row in probe), 1)
 
 
-def _gather_hashes(mine: str, engine: Engine) -> list[str]:
+def _gather_hashes(mine: str, engine: TrainedModel) -> list[str]:
     """Every rank's sha256, by rank."""
     hashes = [torch.zeros(32, dtype=torch.uint8, device=engine.device) for _ in range(engine.world_size)]
     torch.distributed.all_gather(

@@ -51,7 +51,7 @@ def test_a_plain_page_breaks_no_rule(language):
         ("Buy the watches of today. " * 60, "en", "frequent_ngram"),
         ("点击这里领取大奖。" * 60, "zh", "frequent_ngram"),
         (
-            "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore. "
+            "Dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore. "
             "Dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi aliquip. "
             "Ea commodo consequat. Duis aute irure in reprehenderit voluptate velit esse cillum eu fugiat nulla. "
             "Excepteur sint occaecat cupidatat non proident, sunt culpa qui officia deserunt mollit anim laborum.",
@@ -60,6 +60,7 @@ def test_a_plain_page_breaks_no_rule(language):
         ),
         ("\n".join(f"Punkt{n} Zeile{n * 7} Wert{n * n}" for n in range(60)), "de", "line_ends"),
         ("\n".join(f"- 菜单项目{n}" for n in range(60)), "zh", "bullet_lines"),
+        (GOOD["en"] + "\nLorem  Ipsum dolor.", "en", "filler_text"),
         ("\n".join([GOOD["en"]] * 3), "en", "duplicate_lines"),
         ("1234 5678 90,12. " * 40, "en", "few_letters"),
     ],

@@ -1,0 +1,278 @@
+"""Train a model on token shards: Ray Train drives DeepSpeed workers through the run's plan.
+
+The plan (which dataset version, which mixture, which rows at which step) is written to the run's chain
+once; the same command goes on from the newest checkpoint, with any number of workers, and a finished run is
+left alone. Where the tokens or the recipe have changed, a new run is started beside the old one (NAME-2,
+...), or refused with `on_change: refuse`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+import pipelines.errors
+from jobs.pretrain_worker import read_note, train_worker
+from jobs.runtime.config import setting
+from jobs.runtime.context import Context
+from jobs.runtime.entry import job_main
+from pipelines.datasets.manifest import Manifest
+from pipelines.errors import ConfigError, ConflictError, GristmillError, SetupError
+
+ENGINE = "ray"
+# Ray Train's own: a loaded machine needs its time to start workers; a dead one should be noticed soon.
+RAY_TRAIN_SETTINGS = {
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of pretrain."""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+    run: str = setting("tiny", "name of the run under runs/", content=False)
+    tokens: str = setting("tokens", "dataset of token shards", content=False)
+    on_change: Literal["new_run", "refuse"] = setting(
+        "new_run", "what to do where tokens or settings differ from the run's plan", content=False
+    )
+    model: str = setting("tiny", "preset: tiny, small, billion, llama_7b, skywork_13b")
+    sequence_length: int = setting(256, "tokens a row")
+    rows_per_batch: int = setting(16, "rows a step, over all workers")
+    steps: int = setting(160, "steps of the whole run")
+    weights: dict[str, float] = field(
+        default_factory=dict,
+        metadata={"doc": "weight of each cell in the mixture; empty: by their tokens", "content": True},
+    )
+    max_laps: int | None = setting(None, "most times that a cell may be read; null: any number")
+    seed: int = setting(1, "of the order and of the first weights")
+    peak_rate: float = setting(3e-3, "highest learning rate")
+    warmup_fraction: float = setting(0.05, "share of the run in which the rate rises")
+    floor_fraction: float = setting(0.1, "last learning rate over the highest")
+    weight_decay: float = setting(0.1, "AdamW, on matrices only")
+    gradient_clip: float = setting(1.0, "largest norm of the gradient")
+    precision: Literal["fp32", "bf16"] = setting("fp32", "of weights and activations; masters are fp32")
+    num_workers: int = setting(2, "Ray Train workers, one process and one GPU each where there are any", content=False)
+    use_gpu: bool = setting(False, "give each worker a GPU and use NCCL", content=False)
+    zero_stage: Literal[0, 1, 2, 3] = setting(1, "DeepSpeed ZeRO", content=False)
+    micro_batch_rows: int = setting(8, "rows that go through the model at once on a worker", content=False)
+    checkpoint_every_steps: int = setting(50, "steps between checkpoints", content=False)
+    max_failures: int = setting(3, "worker groups that may be lost and replaced", content=False)
+    collective_timeout_s: float = setting(300.0, "seconds after which a silent worker counts as lost", content=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what no run could be."""
+        for name in ("sequence_length", "rows_per_batch", "steps", "num_workers", "checkpoint_every_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not self.run or not self.run.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise ConfigError(f"run is {self.run!r}; expected letters, digits, '-', '_' and '.'")
+
+
+def run(config: Config, context: Context) -> list[Manifest]:
+    """Write the plan of a new run, or go on with the one that is there; a run is no dataset, so no manifests."""
+    from training.run_log import RunLog
+
+    plan, recipe = plan_of(config, context)
+    name = choose_run(config, context, plan, recipe)
+    log = RunLog(context.store, name)
+    if log.state.finished is not None:
+        done = log.state.finished
+        context.progress.say(f"run {name} is finished at step {done['step']} (loss {done['loss']:.4f}): nothing to do")
+        return []
+    log.write_plan(plan, recipe)
+    if log.state.checkpoint is not None:
+        at = log.state.checkpoint
+        context.progress.say(
+            f"run {name} goes on from step {at['step']} of {config.steps} (attempt {log.state.attempt + 1})"
+        )
+    else:
+        context.progress.say(f"run {name}: {config.steps} steps on {config.num_workers} workers")
+    with _progress(context, name, config.steps):
+        failure = _fit(config, context, name)
+    _finish(context, name, failure)
+    return []
+
+
+def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
+    """The plan and the recipe that this config means for the tokens as they are; both are checked on the data."""
+    from training.data.order import Order
+    from training.data.plan import single_segment_plan
+    from training.data.shards import TokenDataset, TokenShards
+    from training.engine import EngineConfig
+    from training.loop import recipe_of
+    from training.model.presets import preset
+    from training.schedule import Schedule
+
+    tokens = TokenDataset(context.open(config.tokens))
+    known = tokens.tokens_by_cell
+    if unknown := sorted(set(config.weights) - set(known)):
+        raise ConfigError(f"weights name cells {unknown}, which {config.tokens} has not; it has {sorted(known)}")
+    weights = config.weights or {cell: count for cell, count in known.items() if count}
+    plan = single_segment_plan(
+        seed=config.seed,
+        dataset=tokens.pin,
+        weights=weights,
+        sequence_length=config.sequence_length,
+        rows_per_batch=config.rows_per_batch,
+        steps=config.steps,
+        lap_cap=config.max_laps,
+    )
+    order = Order(plan, TokenShards([tokens]))
+    laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
+    context.progress.say(f"laps of each cell that {config.steps} steps read: {laps}")
+    schedule = Schedule(
+        peak_rate=config.peak_rate, warmup_fraction=config.warmup_fraction, floor_fraction=config.floor_fraction
+    )
+    engine = EngineConfig(
+        zero_stage=config.zero_stage,
+        precision=config.precision,
+        micro_batch_rows=config.micro_batch_rows,
+        gradient_clip=config.gradient_clip,
+        weight_decay=config.weight_decay,
+    )
+    model = preset(config.model, tokens.tokenizer["vocab_size"])
+    return plan, recipe_of(model, schedule, engine, seed=config.seed)
+
+
+def run_names(name: str) -> Iterator[str]:
+    """NAME, NAME-2, NAME-3, ..."""
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1
+
+
+def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, Any]) -> str:
+    """The run of this name whose plan is ours, or the first that is free."""
+    from training.run_log import RunLog
+
+    for name in run_names(config.run):
+        log = RunLog(context.store, name)
+        differences = log.differences(plan, recipe)
+        if not differences:
+            return name
+        told = "; ".join(differences)
+        if config.on_change == "refuse":
+            raise ConfigError(
+                f"run {name!r} was planned otherwise: {told[:600]}",
+                mend="another run name, or on_change=new_run; changing a run on its way is not part of this version",
+            )
+        context.progress.say(f"run {name} was planned otherwise, so it stays as it is: {told[:200]}")
+    raise ConfigError("no run name is free")
+
+
+def _fit(config: Config, context: Context, name: str) -> BaseException | None:
+    """Ray Train over the worker function; the error that ended it, if any."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_TRAIN_SETTINGS.items()})
+    context.ray()
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise SetupError(f"ray.train cannot be imported ({error})", mend="pip install 'gristmill[train]'") from error
+
+    resources = {"CPU": 1.0, **({"GPU": 1.0} if config.use_gpu else {})}
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "root": context.root,
+            "run": name,
+            "job": context.run_id,
+            "report_every_steps": max(config.steps // 20, 1),
+            "settings": {
+                "zero_stage": config.zero_stage,
+                "micro_batch_rows": config.micro_batch_rows,
+                "checkpoint_every_steps": config.checkpoint_every_steps,
+            },
+        },
+        torch_config=TorchConfig(
+            backend="nccl" if config.use_gpu else "gloo", timeout_s=int(config.collective_timeout_s)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers, use_gpu=config.use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=f"{name}-{context.run_id}",
+            storage_path=str(context.run_dir / "train"),  # Ray's own notes; checkpoints go to our store
+            failure_config=FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # noqa: BLE001  (Ray's own types differ by version; the chain says what is true)
+        return error
+    return None
+
+
+def _finish(context: Context, name: str, failure: BaseException | None) -> None:
+    """Say how the run stands by its chain, or raise what stopped it."""
+    from training.run_log import RunLog
+
+    state = RunLog(context.store, name).state
+    if state.finished is not None:
+        done = state.finished
+        context.progress.say(
+            f"run {name}: step {done['step']}, {done['trained_tokens']} tokens trained, loss {done['loss']:.4f}, "
+            f"rows {done['digest']}"
+        )
+        return
+    if (note := read_note(context.store, name, context.run_id)) is not None:
+        kind = getattr(pipelines.errors, note["error"], GristmillError)
+        raise kind(note["message"], key=note["key"], mend=note["mend"])
+    if state.attempt and state.attempt_by.get("job") != context.run_id:
+        raise ConflictError(
+            f"run {name!r}: attempt {state.attempt} of another job ({state.attempt_by}) has taken the run over",
+            mend="let it train; nothing was lost",
+        )
+    if failure is None:
+        context.progress.say(f"run {name} was stopped on request; the same command goes on")
+        return
+    raise GristmillError(
+        f"run {name!r} did not finish: {str(failure)[-800:]}",
+        mend="the same command goes on from the newest checkpoint",
+    ) from failure
+
+
+@contextmanager
+def _progress(context: Context, name: str, steps: int) -> Iterator[None]:
+    """Count steps as the run shows them; a lost worker may set it back, the bar waits."""
+    from training.metrics import read_live
+
+    ended = threading.Event()
+    nothing = pa.table({})
+
+    with context.progress.stage(f"pretrain {name}", steps) as tick:
+
+        def watch() -> None:
+            shown = 0
+            while not ended.wait(2.0):
+                live = read_live(context.store, name) or {"step": 0}
+                for _ in range(max(live["step"] - shown, 0)):
+                    tick(nothing)
+                shown = max(shown, live["step"])
+            for _ in range(steps - shown):
+                tick(nothing)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join(10)
+
+
+if __name__ == "__main__":
+    job_main("pretrain")
