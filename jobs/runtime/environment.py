@@ -71,6 +71,9 @@ S3_SETTINGS = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "WHEN_REQUIRED",
 }
+# Loopback, and the addresses at which clouds hand out a machine's credentials (Ray asks them where it
+# runs).
+NEVER_BY_PROXY = ("127.0.0.1", "localhost", "169.254.169.254", "metadata.google.internal")
 OPEN_FILES_WANTED = 4096  # 280 jars do not fit into 256 descriptors
 
 
@@ -175,4 +178,4 @@ def is_loopback(host: str) -> bool:
 
 def _with_loopback(no_proxy: str) -> str:
     names = [name.strip() for name in no_proxy.split(",") if name.strip()]
-    return ",".join([*names, *(name for name in ("127.0.0.1", "localhost") if name not in names)])
+    return ",".join([*names, *(name for name in NEVER_BY_PROXY if name not in names)])
