@@ -93,11 +93,12 @@ def run(config: Config, context: Context) -> list[Manifest]:
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
         told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
-        context.progress.say(f"{sum(failed.values())} records could not be read ({told}); each has its row in the ledger")
+        context.progress.say(f"{sum(failed.values())} records could not be read ({told}); the ledger has a row for each")
     if made[config.documents].part_list["rows"] == 0:
         books = made[config.documents].books["documents"]
+        told = ", ".join(f"{account} {books[account]}" for account in ("read", "rejected", "failed"))
         raise InputError(
-            f"{pattern} gave no document: {books['read']} records read, rejected {books['rejected']}, failed {books['failed']}",
+            f"{pattern} gave no document: {told}",
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
     return [made[config.documents], made[config.filters]]

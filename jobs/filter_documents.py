@@ -50,8 +50,8 @@ class Config:
     quality: str = setting("quality", "annotations: quality scores; empty: none are applied")
     corpus: str = setting("corpus", "dataset to write: what training reads", content=False)
     heldout: str = setting("heldout", "dataset to write: what evaluation reads", content=False)
-    bounds: dict[str, float | None] = setting(
-        doc="other bounds than pipelines/filters/thresholds.yaml, by rule, e.g. text.characters.min: 300; null: no rule",
+    bounds: dict[str, float | None] = setting(  # noqa: RUF009
+        doc="bounds other than those of pipelines/filters/thresholds.yaml: text.characters.min: 300; null: no rule",
         factory=dict,
     )
     min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")

@@ -67,17 +67,16 @@ def test_every_stage_has_something_to_do(whole):
 
 
 def test_heldout_documents_and_their_copies_never_reach_the_corpus(whole):
-    held = {d for d in open_dataset(str(whole), "heldout").to_arrow(["id"])["id"].to_pylist()}
-    corpus = {d for d in open_dataset(str(whole), "corpus").to_arrow(["id"])["id"].to_pylist()}
+    held = set(open_dataset(str(whole), "heldout").to_arrow(["id"])["id"].to_pylist())
+    corpus = set(open_dataset(str(whole), "corpus").to_arrow(["id"])["id"].to_pylist())
     verdicts = open_dataset(str(whole), "documents").annotations("dedup").to_pylist()
     copies = {v["id"] for v in verdicts if v["dedup.cluster"] in held}
     assert held <= copies and not copies & corpus
     shards = open_dataset(str(whole), "tokens")
     from pipelines.datasets.dataset import read_parquet
 
-    tokenized = {
-        i for key in shards.parts("docs")["key"].to_pylist() for i in read_parquet(shards.store.get(key))["id"].to_pylist()
-    }
+    docs = [read_parquet(shards.store.get(key)) for key in shards.parts("docs")["key"].to_pylist()]
+    tokenized = {i for table in docs for i in table["id"].to_pylist()}
     assert tokenized == corpus
 
 
