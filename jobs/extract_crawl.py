@@ -90,6 +90,10 @@ def run(config: Config, context: Context) -> list[Manifest]:
         for row in files.select(["unit", "file", "size_bytes"]).to_pylist()
     ]
     made = run_stage(context, stage, units)
+    failed = made[config.documents].books["documents"]["failed"]
+    if failed:
+        told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
+        context.progress.say(f"{sum(failed.values())} records could not be read ({told}); each has its row in the ledger")
     if made[config.documents].part_list["rows"] == 0:
         books = made[config.documents].books["documents"]
         raise InputError(

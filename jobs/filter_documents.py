@@ -2,12 +2,14 @@
 
 Reads the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
 scan of small columns and the writing of what stays. Whole dedup clusters go to `heldout`, chosen by hash, at least
-five clusters a language; what is heldout never reaches a tokenizer or a model.
+five clusters a language (half of them where there are fewer than ten); what is heldout never reaches a tokenizer
+or a model.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -194,10 +196,11 @@ def _heldout_bounds(
     """By language, the bound on a cluster's hash below which it is heldout; "" is the bound of all others.
 
     Only languages with few documents can fall short of five clusters; for them the small columns are read here,
-    keeping five hashes a language.
+    keeping five hashes a language. A language never gives more than half of its clusters.
     """
     rare = {k for k, n in manifest.stats.get("by_language", {}).items() if n < RARE_DOCUMENTS}
     least: dict[str, list[float]] = {}
+    clusters: Counter[str] = Counter()
     if rare and fraction > 0:
         for part in parts:
             keys = {role: row["key"] for role, row in part.items()}
@@ -206,13 +209,14 @@ def _heldout_bounds(
             stays = pc.is_null(verdicts.judge(loaded, language)["reason"]).to_pylist()
             for name, point, is_kept in zip(language.to_pylist(), _points(loaded), stays, strict=True):
                 if is_kept and name in rare:
+                    clusters[name] += 1  # of a cluster at most one document stays
                     smallest = least.setdefault(name, [])
                     heapq.heappush(smallest, -float(point))
                     if len(smallest) > LEAST_CLUSTERS:
                         heapq.heappop(smallest)
     bounds = {"": fraction}
     for name, negated in sorted(least.items()):
-        wanted = LEAST_CLUSTERS - have.get(name, 0)
+        wanted = min(LEAST_CLUSTERS - have.get(name, 0), clusters[name] // 2)
         if wanted > 0:
             reach = sorted(-p for p in negated)[:wanted][-1]
             if reach >= fraction:
