@@ -76,7 +76,7 @@ def open_spark(
             f"Spark did not start on master {master}: {error}",
             mend="its own words stand above; `gristmill doctor` checks Java, ports and limits.",
         ) from error
-    if not submitted and not session.sparkContext.master.startswith("local"):
+    if not submitted and not builder_settings["spark.master"].startswith("local"):
         session.sparkContext.addPyFile(str(build_package(run_dir).path))  # executors import this very code
     return session
 
