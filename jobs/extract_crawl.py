@@ -90,10 +90,16 @@ def run(config: Config, context: Context) -> list[Manifest]:
         for row in files.select(["unit", "file", "size_bytes"]).to_pylist()
     ]
     made = run_stage(context, stage, units)
+    failed = made[config.documents].books["documents"]["failed"]
+    if failed:
+        told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
+        count = sum(failed.values())
+        context.progress.say(f"{count} records could not be read ({told}); each has its row in the ledger")
     if made[config.documents].part_list["rows"] == 0:
         books = made[config.documents].books["documents"]
         raise InputError(
-            f"{pattern} gave no document: {books['read']} records read, rejected {books['rejected']}, failed {books['failed']}",
+            f"{pattern} gave no document: {books['read']} records read,"
+            f" rejected {books['rejected']}, failed {books['failed']}",
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
     return [made[config.documents], made[config.filters]]

@@ -2,12 +2,14 @@
 
 Reads the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
 scan of small columns and the writing of what stays. Whole dedup clusters go to `heldout`, chosen by hash, at least
-five clusters a language; what is heldout never reaches a tokenizer or a model.
+five clusters a language (half of them where there are fewer than ten); what is heldout never reaches a tokenizer
+or a model.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,10 +33,11 @@ from pipelines.datasets.store import Store
 from pipelines.errors import InputError
 
 ENGINE = "spark"
-VERSION = 1
+VERSION = 2
 QUALITY = "quality.fasttext"
 RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
 LEAST_CLUSTERS = 5
+EXCERPT_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +51,8 @@ class Config:
     quality: str = setting("quality", "annotations: quality scores; empty: none are applied")
     corpus: str = setting("corpus", "dataset to write: what training reads", content=False)
     heldout: str = setting("heldout", "dataset to write: what evaluation reads", content=False)
-    bounds: dict[str, float | None] = setting(
-        doc="other bounds than pipelines/filters/thresholds.yaml, by rule, e.g. text.characters.min: 300; null: no rule",
+    bounds: dict[str, float | None] = setting(  # noqa: RUF009 - setting is dataclasses.field
+        doc="bounds by rule, instead of pipelines/filters/thresholds.yaml: text.characters.min: 300; null: no rule",
         factory=dict,
     )
     min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")
@@ -194,10 +197,11 @@ def _heldout_bounds(
     """By language, the bound on a cluster's hash below which it is heldout; "" is the bound of all others.
 
     Only languages with few documents can fall short of five clusters; for them the small columns are read here,
-    keeping five hashes a language.
+    keeping five hashes a language. A language never gives more than half of its clusters.
     """
     rare = {k for k, n in manifest.stats.get("by_language", {}).items() if n < RARE_DOCUMENTS}
     least: dict[str, list[float]] = {}
+    clusters: Counter[str] = Counter()
     if rare and fraction > 0:
         for part in parts:
             keys = {role: row["key"] for role, row in part.items()}
@@ -206,13 +210,14 @@ def _heldout_bounds(
             stays = pc.is_null(verdicts.judge(loaded, language)["reason"]).to_pylist()
             for name, point, is_kept in zip(language.to_pylist(), _points(loaded), stays, strict=True):
                 if is_kept and name in rare:
+                    clusters[name] += 1  # of a cluster at most one document stays
                     smallest = least.setdefault(name, [])
                     heapq.heappush(smallest, -float(point))
                     if len(smallest) > LEAST_CLUSTERS:
                         heapq.heappop(smallest)
     bounds = {"": fraction}
     for name, negated in sorted(least.items()):
-        wanted = LEAST_CLUSTERS - have.get(name, 0)
+        wanted = min(LEAST_CLUSTERS - have.get(name, 0), clusters[name] // 2)
         if wanted > 0:
             reach = sorted(-p for p in negated)[:wanted][-1]
             if reach >= fraction:
@@ -266,6 +271,12 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     return judge
 
 
+def _excerpt(id: str | None, text: str | None) -> str | None:
+    """The first characters, for one document in eight, chosen by hash of the id."""
+    chosen = xxhash.xxh3_64_intdigest((id or "").encode(), seed=21) % 8 == 0
+    return (text or "")[:EXCERPT_CHARACTERS] if chosen else None
+
+
 def _ledger(documents: pa.Table, verdict: pa.Table) -> pa.Table:
     dropped = pc.is_valid(verdict["reason"])
     about = documents.select(["id", "url", "file", "offset", "length"]).filter(dropped)
@@ -273,6 +284,9 @@ def _ledger(documents: pa.Table, verdict: pa.Table) -> pa.Table:
     n = about.num_rows
     columns = {name: about[name] for name in about.schema.names} | {name: why[name] for name in why.schema.names}
     columns |= {"stage": pa.array(["filter_documents"] * n), "verdict": pa.array(["rejected"] * n)}
+    texts = documents["text"].filter(dropped).to_pylist()
+    excerpts = [_excerpt(*item) for item in zip(about["id"].to_pylist(), texts, strict=True)]
+    columns["excerpt"] = pa.array(excerpts, pa.string())
     nothing = pa.nulls(n, pa.string())
     return pa.table([columns.get(name, nothing) for name in LEDGER.names], schema=LEDGER)
 

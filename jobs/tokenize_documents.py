@@ -50,7 +50,7 @@ class Config:
 
     corpus: str = setting("corpus", "dataset to read", content=False)
     tokenizer: str = setting("tokenizer", "artifact of train_tokenizer", content=False)
-    quality: str | None = setting("quality", "annotations with quality.fasttext for the cells; null for none")
+    quality: str = setting("quality", "annotations with quality.fasttext for the cells; empty: none are used")
     output: str = setting("tokens", "dataset of token shards to write", content=False)
     quality_edges: tuple[float, ...] = setting((0.5,), "scores at which a quality bucket begins")
     shard_tokens: int = setting(32 << 20, "tokens in a shard; a cell's shards are equal within chance")
@@ -147,7 +147,7 @@ def _encode_units(corpus: Dataset, quality: Dataset | None, covered: int) -> lis
     if quality and missing:
         raise InputError(
             f"{quality.name} v{quality.manifest.version} has no scores for {len(missing)} parts, first {missing[0]}",
-            mend="run score_quality again, or --set quality=null for cells without quality",
+            mend="run score_quality again, or --set quality= for cells without quality",
         )
     return [
         Unit(
@@ -333,7 +333,8 @@ def _keys(ids: Iterable[str | None]) -> list[bytes]:
 
 def _rejected(empty: pa.Table) -> pa.Table:
     rows = [
-        {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "empty"} for row in empty.to_pylist()
+        {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "no_tokens"}
+        for row in empty.to_pylist()
     ]
     return pa.Table.from_pylist(rows, schema=LEDGER)
 
@@ -357,7 +358,7 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         rejected = pq.read_table(io.BytesIO(body))
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
-        for account in ("documents.documents", "documents.rejected.empty"):
+        for account in ("documents.documents", "documents.rejected.no_tokens"):
             result.counters.add(account, _keys(rejected["id"].to_pylist()))
         result.counters.add_count("tokens.in", cut)
         result.counters.add_count("tokens.cut", cut)

@@ -32,7 +32,7 @@ SAMPLE = Path("tests", "sample", "quality.jsonl.zst")
 class Config:
     """Settings of train_quality."""
 
-    labels: str = setting(str(SAMPLE), "file of labelled pages; relative to the repository or here", content=False)
+    examples: str = setting(str(SAMPLE), "file of labelled pages; relative to here or the repository", content=False)
     output: str = setting("quality_model", "artifact to write", content=False)
     dimensions: int = setting(16, "numbers in a word's vector")
     epochs: int = setting(25, "passes over the pages")
@@ -50,11 +50,11 @@ def run(config: Config, context: Context) -> list[Manifest]:
     """Read, train, commit."""
     from pipelines.quality.train import QualityRules, train
 
-    body = _read(config.labels)
+    body = _read(config.examples)
     settings = content_config(config)
 
     def make() -> tuple[dict[str, bytes], dict[str, object]]:
-        model, metrics = train(parse_pages(body, config.labels), QualityRules(**settings))
+        model, metrics = train(parse_pages(body, config.examples), QualityRules(**settings))
         return {"model.bin": model}, metrics
 
     manifest = make_artifact(
@@ -100,7 +100,7 @@ def _read(name: str) -> bytes:
     places = [Path(name), Path(__file__).resolve().parents[1] / name]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise InputError(f"no file {name}", mend="give labelled pages with --set labels=FILE.jsonl.zst")
+        raise InputError(f"no file {name}", mend="give labelled pages with --set examples=FILE.jsonl.zst")
     body = path.read_bytes()
     if path.suffix != ".zst":
         return body

@@ -25,7 +25,7 @@ OLDEST, NEWEST = (3, 11), (3, 13)
 TORCH = "2.13.0"
 # Installed size in GB and minutes on a 2-core machine with a quick line (measured; CUDA: an estimate).
 GROUPS = {
-    "corpus": (1.6, 1.5, "Spark, a JRE, Ray and the text libraries"),
+    "corpus": (1.8, 1.5, "Spark, a JRE, Ray and the text libraries"),
     "train": (0.15, 0.5, "DeepSpeed and Ray Train"),
     "test": (0.45, 0.7, "pytest, linters and the oracles of the tests"),
 }
@@ -49,8 +49,7 @@ def main():
         return 0
     if venv.exists() and not state.exists():
         raise SetupError(
-            f"{venv} exists and was not made by this program.\n"
-            "  mend: move it away, or name another one by VENV=."
+            f"{venv} exists and was not made by this program.\n  mend: move it away, or name another one by VENV=."
         )
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as lock:
@@ -101,9 +100,7 @@ def _wanted(groups, torch):
         if name == "train":
             # "auto" is content with whichever build is there.
             wanted["torch"] = f"{interpreter} {TORCH}" + ("" if torch == "auto" else f" {torch}")
-    wanted["gristmill"] = (
-        f"{interpreter} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"
-    )
+    wanted["gristmill"] = f"{interpreter} {hashlib.sha256((ROOT / 'pyproject.toml').read_bytes()).hexdigest()}"
     return wanted
 
 
@@ -127,8 +124,9 @@ def _announce(venv, missing, backend):
         return
     torch = f", torch for {backend}" if backend else ""
     names = ", ".join(name for name in missing if name in GROUPS)
-    _say(f"installing {names or 'torch'}{torch} into {venv}: about {gigabytes:.1f} GB on disk, {minutes} to "
-         f"{4 * minutes} minutes. Ctrl-C stops it; the same command goes on.")  # fmt: skip
+    _say(f"installing {names or 'torch'}{torch} into {venv}: about {gigabytes:.1f} GB on disk, "
+         f"{max(1, round(minutes))} to {max(5, round(5 * minutes))} minutes. "
+         "Ctrl-C stops it; the same command goes on.")  # fmt: skip
     free = shutil.disk_usage(venv if venv.exists() else venv.resolve().parent).free / 1e9
     needed = 1.5 * gigabytes + 0.5  # wheels are built and unpacked beside what they become
     if free < needed:
@@ -141,9 +139,7 @@ def _announce(venv, missing, backend):
 def _make_venv(venv):
     shutil.rmtree(venv / "bin", ignore_errors=True)
     shutil.rmtree(venv / "lib", ignore_errors=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "venv", str(venv)], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "venv", str(venv)], check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise SetupError(
             f"`{sys.executable} -m venv` failed:\n{(done.stdout + done.stderr).strip()[-600:]}\n"
@@ -200,11 +196,7 @@ def _torch_backend_expected(torch):
 
 
 def _has_nvidia_driver():
-    return (
-        Path("/proc/driver/nvidia/version").exists()
-        or Path("/dev/nvidia0").exists()
-        or Path("/dev/dxg").exists()
-    )
+    return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists() or Path("/dev/dxg").exists()
 
 
 def _pip(python, *arguments):

@@ -26,7 +26,11 @@ def open_worker(worker_config, _store):
 def commit_documents(context, parts, name="documents"):
     """Commit `parts`, {input: rows}, as the next version of a documents dataset; equal parts are taken over."""
     units = [
-        Unit(id=hash_unit(name, rows), input=part, spec={"rows": [_row(part, i, row) for i, row in enumerate(rows)]})
+        Unit(
+            id=hash_unit(name, part, rows),
+            input=part,
+            spec={"rows": [_row(part, i, row) for i, row in enumerate(rows)]},
+        )
         for part, rows in parts.items()
     ]
     stage = Stage(

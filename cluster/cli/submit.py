@@ -23,10 +23,8 @@ from pipelines.errors import ConfigError
 @click.command(name="submit")
 @click.argument("job", type=click.Choice([*SPARK_JOBS, *RAY_JOBS]))
 @with_root
-@click.option(
-    "--cluster", "cluster_name", default="local", show_default=True, help="A name, see `cluster up`."
-)
-@click.option("--run", help="Name of the run that keeps the submission (Ray); the job's name.")
+@click.option("--cluster", "cluster_name", default="local", show_default=True, help="A name, see `cluster up`.")
+@click.option("--run", help="Run that keeps the submission: for pretrain its run, else the job's name.")
 @click.option("--config", "files", multiple=True, type=click.Path(path_type=Path), help="YAML of settings.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="For example lsh.num_bands=20.")
 @click.option("--single-writer", is_flag=True, help="The store cannot create-only; nobody else writes.")
@@ -48,6 +46,9 @@ def command(
     """Send JOB to a cluster."""
     target = Target(name=cluster_name, local=True) if dry_run else find_target(cluster_name)
     place = _absolute(find_root(root), target)
+    if job == "pretrain":  # the submission is kept under the run that the job itself writes to
+        run = run or submissions.run_of(sets) or "tiny"
+        sets = (*sets, f"run={run}")
     arguments = submissions.job_arguments(place, sets=sets, config_files=files, single_writer=single_writer)
     scratch = Path(tempfile.mkdtemp(prefix="gm-"))
     try:
@@ -107,9 +108,7 @@ def _submit_to_ray(
         click.echo(f"submitted {submission.submission_id} to {target.ray_dashboard}; root {root}", err=True)
         click.echo(f"to go on after a stop: {submissions.resume_command(submission, root)}", err=True)
     if wait:
-        ray_jobs.follow(
-            target, submission.submission_id, write=lambda text: click.echo(text, nl=False, err=True)
-        )
+        ray_jobs.follow(target, submission.submission_id, write=lambda text: click.echo(text, nl=False, err=True))
 
 
 def _absolute(root: str, target: Target) -> str:

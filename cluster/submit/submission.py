@@ -38,9 +38,7 @@ TRAVELLING = (
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
 )
-_SECRET_NAME = re.compile(
-    r"secret|passw|credential|access_?key|api_?key|session_token|auth_token", re.IGNORECASE
-)
+_SECRET_NAME = re.compile(r"secret|passw|credential|access_?key|api_?key|session_token|auth_token", re.IGNORECASE)
 _URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
@@ -77,6 +75,12 @@ def job_arguments(
     return (*arguments, *(["--single-writer"] if single_writer else []))
 
 
+def run_of(sets: Sequence[str]) -> str | None:
+    """The run that `--set run=NAME` names, the last one of several."""
+    named = [one.partition("=")[2] for one in sets if one.startswith("run=")]
+    return named[-1] if named else None
+
+
 def travelling_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that go with a submission: where the store lies, threads, text encoding."""
     chosen = {name: environ[name] for name in TRAVELLING if environ.get(name)}
@@ -87,9 +91,7 @@ def check_no_secret(arguments: Sequence[str], environment: Mapping[str, str]) ->
     """ConfigError where something looks like a secret: a cluster shows its submissions to everybody."""
     for name, value in environment.items():
         if _SECRET_NAME.search(name) or _URL_PASSWORD.search(value):
-            raise ConfigError(
-                f"the variable {name} looks like a secret and would travel.", mend="leave it out."
-            )
+            raise ConfigError(f"the variable {name} looks like a secret and would travel.", mend="leave it out.")
     for one in arguments:
         if _SECRET_NAME.search(one.partition("=")[0]) or _URL_PASSWORD.search(one):
             raise ConfigError(
@@ -167,9 +169,7 @@ def resumed_from(store: Store, run: str) -> str:
     for _, entry in Chain(store, f"runs/{run}/log").entries():
         if entry.get("kind") == "checkpoint":
             loss = entry.get("loss")
-            best = f"step {entry.get('step', '?')}" + (
-                f", loss {loss:.4f}" if isinstance(loss, float) else ""
-            )
+            best = f"step {entry.get('step', '?')}" + (f", loss {loss:.4f}" if isinstance(loss, float) else "")
         elif entry.get("kind") == "finished":
             best = "the end: it is finished"
     return best
@@ -198,7 +198,8 @@ def _from_entry(entry: dict[str, Any]) -> Submission:
     if entry.get("format") != FORMAT:
         raise InputError(f"a submission of format {entry.get('format')!r}, expected {FORMAT!r}.")
     known = {name: value for name, value in entry.items() if name not in ("format", "writer")}
-    return Submission(**known | {"arguments": tuple(known["arguments"])})
+    known["arguments"] = tuple(known["arguments"])
+    return Submission(**known)
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

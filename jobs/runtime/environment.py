@@ -71,6 +71,9 @@ S3_SETTINGS = {
     "AWS_REQUEST_CHECKSUM_CALCULATION": "WHEN_REQUIRED",
     "AWS_RESPONSE_CHECKSUM_VALIDATION": "WHEN_REQUIRED",
 }
+# Loopback, and the addresses at which clouds hand out a machine's credentials (Ray asks them where it
+# runs).
+NEVER_BY_PROXY = ("127.0.0.1", "localhost", "169.254.169.254", "metadata.google.internal")
 OPEN_FILES_WANTED = 4096  # 280 jars do not fit into 256 descriptors
 
 
@@ -120,9 +123,18 @@ def engine_environment(
 def apply(environment: Mapping[str, str], *, target: MutableMapping[str, str] | None = None) -> None:
     """Make `environment` this process's own: what it lacks is removed."""
     process = os.environ if target is None else target
+    if target is None:
+        forget_python_path(os.environ.get("PYTHONPATH", ""))
     for name in [name for name in process if name not in environment]:
         del process[name]
     process.update(environment)
+
+
+def forget_python_path(inherited: str) -> None:
+    """Take the folders of an inherited PYTHONPATH off sys.path: another pyspark there would hide ours."""
+    ours = str(code_root())
+    foreign = {str(Path(entry).resolve()) for entry in inherited.split(os.pathsep) if entry} - {ours}
+    sys.path[:] = [entry for entry in sys.path if not entry or str(Path(entry).resolve()) not in foreign]
 
 
 def inside_spark_submit(environ: Mapping[str, str]) -> bool:
@@ -166,4 +178,4 @@ def is_loopback(host: str) -> bool:
 
 def _with_loopback(no_proxy: str) -> str:
     names = [name.strip() for name in no_proxy.split(",") if name.strip()]
-    return ",".join([*names, *(name for name in ("127.0.0.1", "localhost") if name not in names)])
+    return ",".join([*names, *(name for name in NEVER_BY_PROXY if name not in names)])

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ while [ $i -lt $n ]; do
   a=$1; shift; i=$((i+1))
   case $a in {dropped}) ;; *) set -- "$@" "$a" ;; esac
 done
-exec {java} "$@"
+exec {java}{options} "$@"
 """
 
 
@@ -81,13 +82,25 @@ def java_version(program: Path) -> int | None:
 
 
 def java_home(java: Java, folder: Path) -> Path:
-    """A JAVA_HOME below `folder` that runs `java`; safe when two processes make it at once."""
+    """A JAVA_HOME below `folder` that runs `java`; safe when two processes make it at once.
+
+    Where this machine's own name does not resolve, every JVM takes it for loopback: Spark asks for it in places that
+    no setting reaches (as soon as AWS keys are in the environment, for one).
+    """
     if _is_wrapper(java.program):  # an earlier session of this process put it into JAVA_HOME
         return java.program.parents[1]
     dropped = ["--add-modules=jdk.incubator.vector"]
     if java.version >= 24:  # the package is gone, and opening it prints a warning at each start
         dropped.append("--add-opens=java.base/sun.security.action=ALL-UNNAMED")
-    script = _WRAPPER.format(head=_WRAPPER_HEAD, java=shlex.quote(str(java.program)), dropped="|".join(dropped))
+    options = ""
+    if not _own_name_resolves():
+        folder.mkdir(parents=True, exist_ok=True)
+        hosts = folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n", encoding="utf-8")
+        options = f" -Djdk.net.hosts.file={shlex.quote(str(hosts))}"
+    script = _WRAPPER.format(
+        head=_WRAPPER_HEAD, java=shlex.quote(str(java.program)), dropped="|".join(dropped), options=options
+    )
     home = folder / f"java-{hashlib.sha256(script.encode()).hexdigest()[:12]}"
     wrapper = home / "bin" / "java"
     if not wrapper.exists():
@@ -115,6 +128,14 @@ def _packaged_java() -> Path | None:
     except ImportError:
         return None
     return Path(JAVA)
+
+
+def _own_name_resolves() -> bool:
+    try:
+        socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return False
+    return True
 
 
 def _is_wrapper(program: Path) -> bool:

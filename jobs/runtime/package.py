@@ -32,7 +32,7 @@ class Package:
 
 def build_package(folder: Path, *, root: Path | None = None) -> Package:
     """Write `gristmill-<digest>.zip` into `folder`, or find it there; `root` holds the four packages."""
-    root = root or _one_root()
+    root = root or one_root()
     folder.mkdir(parents=True, exist_ok=True)
     if root.is_file():  # this process itself runs from the zip
         return _named(root, folder, copy=True)
@@ -69,7 +69,7 @@ def package_files(root: Path) -> list[Path]:
     return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 
 
-def _one_root() -> Path:
+def one_root() -> Path:
     """The root of this very code; SetupError where another package of the same name hides one of the four."""
     root = code_root()
     for name in PACKAGES:

@@ -179,7 +179,7 @@ def _commit_all(
                 pa.chunked_array([*old["counters"].chunks, *fresh["counters"].chunks], PART_LIST.field("counters").type)
             )
             check_books(f"{stage.job}, all units", totals, stage.equations)
-            _check_failed(stage, totals)
+            _check_failed(stage, totals, [old, fresh])
         manifests[output.dataset] = _commit(context, stage, output, units, above, old, fresh, totals, stats)
     return manifests
 
@@ -299,7 +299,7 @@ def _sum_of(rows: pa.Table, roles: Sequence[str]) -> str:
     return add_sums(rows.filter(pc.is_in(rows["role"], pa.array(list(roles))))["content_sum"].to_pylist())
 
 
-def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]]) -> None:
+def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]], rows: Sequence[pa.Table]) -> None:
     for name, equation in stage.equations.items():
         book = books_value(totals, {name: equation})[name]
         reasons = book.get("failed", 0)
@@ -308,9 +308,20 @@ def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]]) -> None:
         if failed > stage.max_failed_fraction * total:
             told = ", ".join(f"{k} {n}" for k, n in reasons.items()) if isinstance(reasons, dict) else str(failed)
             raise InputError(
-                f"{stage.job}: {failed} of {total} {name} failed ({told}); nothing was committed",
-                mend=f"look at the input; if it is meant, --set max_failed_fraction=1 (now {stage.max_failed_fraction:g})",
+                f"{stage.job}: {failed} of {total} {name} failed ({told}), the first of them in"
+                f" {_first_failing(rows, name)}; nothing was committed",
+                mend=f"look at that input; if it is meant, --set max_failed_fraction=1 (it is {stage.max_failed_fraction:g})",
             )
+
+
+def _first_failing(rows: Sequence[pa.Table], name: str) -> str:
+    """The piece of input, as a person names it, with the first failed record."""
+    for table in rows:
+        for batch in table.select(["input", "counters"]).to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                if any(c["name"].startswith(f"{name}.failed") for c in row["counters"] or ()):
+                    return row["input"]
+    return "an unknown place"
 
 
 def _stats(stage: Stage, output: Output, totals: dict[str, tuple[int, int]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ failure). The JVM of a local session dies with this process (pyspark's gateway r
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,7 @@ def open_spark(
             f"Spark did not start on master {master}: {error}",
             mend="its own words stand above; `gristmill doctor` checks Java, ports and limits.",
         ) from error
-    if not submitted and not session.sparkContext.master.startswith("local"):
+    if not submitted and not builder_settings["spark.master"].startswith("local"):
         session.sparkContext.addPyFile(str(build_package(run_dir).path))  # executors import this very code
     return session
 
@@ -145,6 +146,7 @@ def write_conf_dir(run_dir: Path, level: str) -> Path:
 
 def _prepare_process(master: str, run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
+    check_user_is_known()
     java = find_java(os.environ)
     environment.raise_open_files()
     prepared = environment.engine_environment(
@@ -157,6 +159,18 @@ def _prepare_process(master: str, run_dir: Path) -> None:
     level = os.environ.get("GRISTMILL_SPARK_LOG", "error" if master.startswith("local") else "warn")
     prepared["SPARK_CONF_DIR"] = str(write_conf_dir(run_dir, level))
     environment.apply(prepared)
+
+
+def check_user_is_known() -> None:
+    """Spark's Hadoop client refuses to start for a user id without a name (containers may run under any)."""
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        raise SetupError(
+            f"the user id {os.getuid()} has no entry in the list of users, and Spark does not start without one.",
+            mend="run as a known user, or add a line to /etc/passwd in the image: "
+            f"`gristmill:x:{os.getuid()}:{os.getgid()}::/tmp:/bin/sh`.",
+        ) from None
 
 
 def _driver_memory_mib() -> int:

@@ -31,6 +31,7 @@ REASONS: dict[str, str] = {
     "low_quality": "the quality model's score is below the threshold",
     "too_short": "fewer characters than the bound",
     "few_words": "fewer words than the bound",
+    "filler_text": "the text holds the filler of page templates (lorem ipsum)",
     "too_many_words": "more words than the bound",
     "word_length": "the mean word length is outside the bounds",
     "symbols": "too many # and ellipses for the number of words",

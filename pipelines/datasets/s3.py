@@ -167,7 +167,7 @@ def _open_bucket(bucket: str, prefix: str) -> Any:
 
 def _explained(location: str, key: str, error: Exception) -> StoreError:
     """One line of what the store said, and the mend for the refusals that people meet."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition(" Debug source")[0]
     lower = text.lower()
     if "nosuchbucket" in lower:
         bucket = location.removeprefix("s3://").partition("/")[0]

@@ -25,6 +25,7 @@ _LETTER_OR_DIGIT = re.compile(f"[{_UNSPACED}]|[^\\W_]")
 _BULLETS = ("•", "‣", "▪", "◦", "·", "●", "○", "■", "*", "-", "–", "—")
 _SENTENCE_END = tuple('.!?。！？…；;:："”’』」）)')
 _STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+_FILLER = re.compile(r"lorem\s+ipsum", re.IGNORECASE)
 _SHORT_LINE_CHARACTERS = 30
 
 
@@ -112,6 +113,11 @@ def stop_words(view: TextView) -> float:
     return float(len(_STOP_WORDS.intersection(view.units)))
 
 
+def filler_phrases(view: TextView) -> float:
+    """How often the filler text of page templates occurs."""
+    return float(len(_FILLER.findall(view.head)))
+
+
 def line_end_fraction(view: TextView) -> float:
     """Lines that end as sentences do."""
     return _fraction(sum(line.endswith(_SENTENCE_END) for line in view.lines), len(view.lines))
@@ -140,6 +146,7 @@ MEASURES: Mapping[str, Measure] = {
     "gopher.bullet_line_fraction": bullet_line_fraction,
     "gopher.ellipsis_line_fraction": ellipsis_line_fraction,
     "gopher.stop_words": stop_words,
+    "c4.filler_phrases": filler_phrases,
     "fineweb.line_end_fraction": line_end_fraction,
     "fineweb.short_line_fraction": short_line_fraction,
     "fineweb.dup_line_char_fraction": lambda view: repetition.duplicate_characters(view.lines),

@@ -22,9 +22,7 @@ def warc_record(
     extra: tuple[tuple[str, str], ...] = (),
 ) -> bytes:
     """One record, uncompressed, with its two closing line ends."""
-    identity = uuid.uuid5(
-        uuid.NAMESPACE_URL, f"{record_type} {url} {date} {hashlib.sha256(block).hexdigest()}"
-    )
+    identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{record_type} {url} {date} {hashlib.sha256(block).hexdigest()}")
     head = [
         version,
         f"WARC-Type: {record_type}",

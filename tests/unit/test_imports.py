@@ -31,7 +31,7 @@ def modules_after_importing_all_of(*packages: str) -> set[str]:
             f"for package in {packages!r}:\n"
             "    found = importlib.import_module(package)\n"
             "    for module in pkgutil.walk_packages(found.__path__, package + '.'):\n"
-            "        importlib.import_module(module.name)\n"
+            "        module.name.endswith('__main__') or importlib.import_module(module.name)\n"
             "print(*sorted(sys.modules), sep='\\n')"
         ).split()
     )

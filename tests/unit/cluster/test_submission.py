@@ -34,9 +34,7 @@ def kept(store: Store, code: Package, **changes: object) -> submission.Submissio
     return submission.record(store, **fields | changes)  # type: ignore[arg-type]
 
 
-def test_a_submission_is_kept_with_its_code_and_read_back(
-    store: Store, code: Package, tmp_path: Path
-) -> None:
+def test_a_submission_is_kept_with_its_code_and_read_back(store: Store, code: Package, tmp_path: Path) -> None:
     first = kept(store, code)
     assert first.submission_id == "tiny-1"
     assert submission.latest(store, "tiny") == first
@@ -134,9 +132,7 @@ def test_a_typo_in_the_project_file_is_named(tmp_path: Path) -> None:
         find_target("big", config_file=file)
 
 
-def test_without_a_cluster_the_message_says_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cluster_the_message_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(SetupError, match="gristmill cluster up"):
         find_target("local", config_file=tmp_path / "none.yaml")
@@ -146,3 +142,15 @@ def test_an_entry_of_the_chain_is_json_with_its_format(store: Store, code: Packa
     kept(store, code)
     entry = json.loads(store.get("runs/tiny/submissions/000001.json"))
     assert entry["format"] == "gristmill.submission/1"
+
+
+def test_the_run_of_a_training_submission_is_the_run_that_it_writes_to(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from cluster.cli.submit import command
+
+    for given, run in ([], "tiny"), (["--run", "big"], "big"), (["--set", "run=other"], "other"):
+        arguments = ["pretrain", "--root", str(tmp_path), "--dry-run", "--json", *given]
+        answer = CliRunner().invoke(command, arguments)
+        assert answer.exit_code == 0, answer.output
+        assert json.loads(answer.stdout)["arguments"][-1] == f"run={run}"

@@ -25,9 +25,7 @@ GOLDEN = {
     "fineweb.line_end_fraction": (0.5, 0.5),
     "fineweb.short_line_fraction": (0.75, 0.5),
 }
-texts = st.lists(
-    st.one_of(st.none(), st.text(max_size=80), st.text(alphabet="ab \n磨坊。", max_size=80)), max_size=6
-)
+texts = st.lists(st.one_of(st.none(), st.text(max_size=80), st.text(alphabet="ab \n磨坊。", max_size=80)), max_size=6)
 
 
 def test_golden_values_of_an_english_and_a_chinese_text():

@@ -54,10 +54,7 @@ def _slow_top(units: list[str], size: int) -> float:
     best = 0
     for gram in (g for g, n in counts.items() if n == most):
         covered = {
-            at + k
-            for at in range(len(units) - size + 1)
-            if tuple(units[at : at + size]) == gram
-            for k in range(size)
+            at + k for at in range(len(units) - size + 1) if tuple(units[at : at + size]) == gram for k in range(size)
         }
         best = max(best, sum(len(units[at]) for at in covered))
     return best / sum(map(len, units))

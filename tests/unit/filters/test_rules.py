@@ -51,17 +51,16 @@ def test_a_plain_page_breaks_no_rule(language):
         ("Buy the watches of today. " * 60, "en", "frequent_ngram"),
         ("点击这里领取大奖。" * 60, "zh", "frequent_ngram"),
         (
-            GOOD["en"]
-            .replace("the ", "le ")
-            .replace(" to ", " a ")
-            .replace("of", "de")
-            .replace("and", "et")
-            .replace("with", "avec"),
+            "Dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor incididunt ut labore. "
+            "Dolore magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco laboris nisi aliquip. "
+            "Ea commodo consequat. Duis aute irure in reprehenderit voluptate velit esse cillum eu fugiat nulla. "
+            "Excepteur sint occaecat cupidatat non proident, sunt culpa qui officia deserunt mollit anim laborum.",
             "en",
             "few_stop_words",
         ),
         ("\n".join(f"Punkt{n} Zeile{n * 7} Wert{n * n}" for n in range(60)), "de", "line_ends"),
         ("\n".join(f"- 菜单项目{n}" for n in range(60)), "zh", "bullet_lines"),
+        (GOOD["en"] + "\nLorem  Ipsum dolor.", "en", "filler_text"),
         ("\n".join([GOOD["en"]] * 3), "en", "duplicate_lines"),
         ("1234 5678 90,12. " * 40, "en", "few_letters"),
     ],
@@ -129,13 +128,11 @@ def test_bounds_move_by_name_and_a_null_takes_a_rule_out():
             "spaced",
         ),
         (
-            "format: gristmill.thresholds/1\nrules: "
-            "[{reason: a, column: text.wrds, side: min, spaced: 1, source: x}]",
+            "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.wrds, side: min, spaced: 1, source: x}]",
             "text.wrds",
         ),
         (
-            "format: gristmill.thresholds/1\nrules: "
-            "[{reason: a, column: text.words, side: mid, spaced: 1, source: x}]",
+            "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.words, side: mid, spaced: 1, source: x}]",
             "mid",
         ),
     ],

@@ -4,16 +4,22 @@ import uuid
 
 import pytest
 import zstandard
-from tests.made_documents import commit_documents
 
 from jobs import score_quality, train_quality
 from jobs.runtime.context import Context
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import open_store
 from pipelines.errors import InputError
+from tests.made_documents import commit_documents
 
-GOOD = {"en": "the river runs through old towns where people kept records of floods".split(" "), "zh": "河流经过古老的城镇"}
-BAD = {"en": "buy cheap casino bonus click here free spins win now".split(" "), "zh": "点击领取彩金免费注册博彩"}
+GOOD = {
+    "en": ["the", "river", "runs", "through", "old", "towns", "where", "people", "kept", "records", "of", "floods"],
+    "zh": list("河流经过古老的城镇"),
+}
+BAD = {
+    "en": ["buy", "cheap", "casino", "bonus", "click", "here", "free", "spins", "win", "now"],
+    "zh": list("点击领取彩金免费注册博彩"),
+}
 
 
 def page(rng, i):
@@ -39,7 +45,7 @@ def context(store=None):
 
 
 def train(path):
-    return train_quality.Config(labels=path, epochs=5, buckets=4096)
+    return train_quality.Config(examples=path, epochs=5, buckets=4096)
 
 
 def test_a_model_is_trained_measured_and_scores_every_document(tmp_path):

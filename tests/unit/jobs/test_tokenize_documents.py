@@ -27,7 +27,7 @@ def context(store=None):
 
 
 def config(**settings):
-    return tokenize_documents.Config(**{"quality": None, "shard_tokens": SHARD} | settings)
+    return tokenize_documents.Config(**{"quality": "", "shard_tokens": SHARD} | settings)
 
 
 def corpus(seed=0, count=60, files=4):
@@ -35,7 +35,7 @@ def corpus(seed=0, count=60, files=4):
     languages = [("zh", "en")[i % 2] for i in range(count)]
     rows = [{"text": join(prose(rng, x, 60)) + "\n\u2581 tail</s>", "language": x} for x in languages]
     rows += [{"text": ""}, {"text": None}]
-    return {f"crawl-{seed}-{file}": rows[file::files] for file in range(files)}
+    return {f"crawl-{seed}-{file}": rows[file::files] for file in range(files)} | {f"none-{seed}": []}
 
 
 def prepared(parts):
@@ -89,7 +89,7 @@ def test_every_document_is_in_exactly_one_shard_and_decodes_to_its_text():
             assert part["id"][doc["row"]].as_py() == doc["id"]
     assert found == {name: text for name, text in texts.items() if text}
     assert made.books["documents"]["placed"] == 60
-    assert made.books["documents"]["rejected"] == {"empty": 2}
+    assert made.books["documents"]["rejected"] == {"no_tokens": 2}
     assert made.books["documents"]["documents"] == 62
 
 

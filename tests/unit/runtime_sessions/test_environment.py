@@ -40,8 +40,8 @@ def test_nothing_of_another_spark_ray_or_python_is_inherited(tmp_path: Path) -> 
 
 def test_loopback_is_added_to_the_proxy_exceptions_and_nothing_is_lost(tmp_path: Path) -> None:
     result = made(tmp_path)
-    assert result["no_proxy"] == "intranet,127.0.0.1,localhost"
-    assert result["NO_PROXY"] == "127.0.0.1,localhost"
+    assert result["no_proxy"].split(",") == ["intranet", *environment.NEVER_BY_PROXY]
+    assert result["NO_PROXY"].split(",") == [*environment.NEVER_BY_PROXY]
     again = environment.engine_environment(result, scratch=tmp_path)
     assert again == result
 
@@ -55,6 +55,13 @@ def test_apply_removes_what_the_new_environment_lacks() -> None:
     process = {"SPARK_HOME": "x", "A": "1"}
     environment.apply({"A": "2", "B": "3"}, target=process)
     assert process == {"A": "2", "B": "3"}
+
+
+def test_an_inherited_python_path_is_forgotten_and_ours_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = str(environment.code_root())
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), ours, "/usr/lib/python3"])
+    environment.forget_python_path(os.pathsep.join([str(tmp_path), ours, ""]))
+    assert sys.path == ["", ours, "/usr/lib/python3"]
 
 
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,146 @@
+"""extract_crawl: every record of a crawl is counted once, and a crawl that grew costs what is new."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+
+import pytest
+
+from jobs.extract_crawl import Config, run
+from jobs.runtime.context import Context
+from pipelines.datasets import aligned_parts, open_dataset
+from pipelines.datasets.reasons import REASONS
+from pipelines.datasets.store import open_store
+from pipelines.errors import ConfigError, InputError
+from tests.made_crawl import page, pages, write_crawl
+from tests.sample.warc_writer import crawl_file, member, response_record, warc_record
+
+
+def context(store=None) -> Context:
+    return Context(store=store or open_store(f"memory://{uuid.uuid4().hex}"), engine="process", flush_seconds=0.0)
+
+
+def extract(crawl: str, ctx: Context, **settings):
+    return run(Config(crawl=crawl, **settings), ctx)
+
+
+def ledger(ctx: Context) -> list[dict]:
+    documents = open_dataset(ctx.store, "documents")
+    return [row for key in documents.parts("ledger")["key"].to_pylist() for row in documents.read_part(key).to_pylist()]
+
+
+def test_documents_filters_and_ledger_hold_every_record_once(tmp_path):
+    records = [
+        response_record("https://mill.example/0", page(0)),
+        response_record("https://mill.example/1", page(1)),
+        response_record("https://mill.example/gone", page(1), status="404 Not Found"),
+        response_record("https://mill.example/pic", b"\x89PNG....", content_type="image/png"),
+        warc_record("request", b"GET / HTTP/1.1\r\n\r\n", url="https://mill.example/0"),
+    ]
+    body = crawl_file(*records)
+    (tmp_path / "a.warc.gz").write_bytes(body + member(records[0])[:100])
+    (tmp_path / "b.warc.gz").write_bytes(crawl_file(response_record("https://mill.example/2", page(2))))
+    ctx = context()
+    documents, filters = extract(str(tmp_path / "*.warc.gz"), ctx)
+    books = documents.books["documents"]
+    assert books["read"] == 6 and books["kept"] == 3
+    assert books["rejected"] == {"http_status": 1, "not_html": 1} and books["failed"] == {"truncated_record": 1}
+    assert documents.stats["skipped_records"] == 1
+    assert documents.stats["by_language"] == {"zh": 2, "en": 1}
+    assert filters.kind == "annotations" and filters.parents[0]["name"] == "documents"
+
+    rows = ledger(ctx)
+    assert {(r["reason"], r["verdict"]) for r in rows} == {
+        ("http_status", "rejected"),
+        ("not_html", "rejected"),
+        ("truncated_record", "failed"),
+    }
+    places = [(r["file"], r["offset"], r["length"]) for r in rows]
+    texts = open_dataset(ctx.store, "documents").to_arrow().to_pylist()
+    places += [(r["file"], r["offset"], r["length"]) for r in texts]
+    assert len(set(places)) == 6
+    assert ("a.warc.gz", len(body), 100) in places
+
+    mine, measured = open_dataset(ctx.store, "documents"), open_dataset(ctx.store, "filters")
+    for part, theirs in aligned_parts(mine, measured):
+        assert mine.read_part(part["key"])["id"].equals(measured.read_part(theirs["key"])["id"])
+
+
+def test_every_reason_of_extraction_and_of_the_rules_is_in_the_vocabulary():
+    from pipelines.crawl.document import VERDICTS
+    from pipelines.filters.rules import default_rules
+
+    assert set(VERDICTS) | {rule.reason for rule in default_rules()} <= set(REASONS)
+
+
+def test_running_again_writes_nothing(tmp_path):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(4))})
+    ctx = context()
+    first = extract(crawl, ctx)
+    before = {o.key for o in ctx.store.list("")}
+    again = extract(crawl, context(ctx.store))
+    assert [m.sha256 for m in again] == [m.sha256 for m in first]
+    assert {o.key for o in ctx.store.list("")} == before
+
+
+def test_a_file_that_is_added_leaves_old_parts_as_they_are(tmp_path):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(4)), "b.warc.gz": pages(range(4, 8))})
+    ctx = context()
+    extract(crawl, ctx)
+    old = set(open_dataset(ctx.store, "documents").parts()["key"].to_pylist())
+    write_crawl(tmp_path, {"c.warc.gz": pages(range(8, 10))})
+    documents, filters = extract(crawl, context(ctx.store))
+    new = set(open_dataset(ctx.store, "documents").parts()["key"].to_pylist())
+    assert old < new and len(new - old) == 1
+    assert documents.version == filters.version == 2
+    assert documents.books["documents"]["kept"] == 10
+
+    other = context()
+    (fresh, _) = extract(crawl, other)
+    assert fresh.content_sum == documents.content_sum
+
+
+def test_a_crawl_that_moved_is_the_same_crawl(tmp_path):
+    crawl = write_crawl(tmp_path / "here", {"a.warc.gz": pages(range(3))})
+    ctx = context()
+    first = extract(crawl, ctx)
+    shutil.move(tmp_path / "here", tmp_path / "磨坊 there")
+    again = extract(str(tmp_path / "磨坊 there" / "*.warc.gz"), context(ctx.store))
+    assert [m.sha256 for m in again] == [m.sha256 for m in first]
+
+
+def test_another_setting_that_changes_content_makes_another_version(tmp_path):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(4))})
+    ctx = context()
+    extract(crawl, ctx)
+    documents, _ = extract(crawl, context(ctx.store), languages=("zh",))
+    assert documents.version == 2
+    assert documents.books["documents"]["rejected"] == {"language": 2}
+    assert {r["detail"] for r in ledger(ctx)} == {"en"}
+
+
+def test_files_that_are_no_warc_cost_one_line_each_and_no_neighbour(tmp_path):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(4))})
+    (tmp_path / "b.warc.gz").write_bytes(b"this is a text file\n" * 40)
+    (tmp_path / "c.warc.gz").write_bytes(b"")
+    ctx = context()
+    documents, _ = extract(crawl, ctx)
+    assert documents.books["documents"]["kept"] == 4
+    assert documents.books["documents"]["failed"] == {"not_a_warc": 1}
+    (row,) = ledger(ctx)
+    assert (row["file"], row["offset"], row["length"]) == ("b.warc.gz", 0, 800)
+
+
+def test_a_crawl_without_a_document_says_so(tmp_path):
+    (tmp_path / "b.warc.gz").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        extract(str(tmp_path / "*.warc.gz"), context())
+    assert caught.value.exit_code == 3 and caught.value.mend
+
+
+def test_a_pattern_without_files_and_an_empty_one_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match=r"no-such"):
+        extract(str(tmp_path / "no-such-*.warc.gz"), context())
+    with pytest.raises(ConfigError):
+        extract("", context())

@@ -1,0 +1,94 @@
+import uuid
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.datasets.store import open_store
+from pipelines.tokens import spill
+from pipelines.tokens.encode import Encoded
+from pipelines.tokens.shards import read_documents
+from pipelines.tokens.spill import StoredFile, encode_spill, gather_shard, read_range, spill_table
+
+
+def encoded(lengths, empty=()):
+    total = sum(lengths)
+    rows = [i for i in range(len(lengths) + len(empty)) if i not in empty]
+    return Encoded(
+        tokens=np.arange(total).astype("<u2"),
+        lengths=np.array(lengths, np.int64),
+        rows=np.array(rows, np.int64),
+        tokens_cut=np.zeros(len(lengths), np.int64),
+    )
+
+
+def stored(place, key, count, seed):
+    rng = np.random.default_rng(seed)
+    cells = [("en.web.q0", "zh.web.q0")[i] for i in rng.integers(0, 2, count)]
+    hashes = rng.integers(0, 2**63, count).astype(np.uint64) * 2
+    ids = pa.array([f"{seed}-{i}" for i in range(count)])
+    table = spill_table(encoded([i % 7 + 1 for i in range(count)]), cells, hashes, ids)
+    place.put(key, encode_spill(table))
+    return table
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(1, 9)), max_size=10))
+def test_a_spill_holds_each_documents_own_tokens(lengths):
+    empty = {i for i, length in enumerate(lengths) if length is None}
+    made = encoded([length for length in lengths if length], empty)
+    count = len(lengths)
+    hashes = np.arange(count, dtype=np.uint64)[::-1].copy()
+    table = spill_table(made, ["c"] * count, hashes, pa.array([str(i) for i in range(count)], pa.string()))
+    starts = dict(zip(made.rows.tolist(), np.cumsum(made.lengths) - made.lengths, strict=True))
+    for row in table.to_pylist():
+        tokens = np.frombuffer(row["tokens"], "<u2")
+        assert tokens[0] == starts[row["row"]] and row["id"] == str(row["row"])
+    assert table["hash"].to_pylist() == sorted(table["hash"].to_pylist())
+    assert table["row"].to_pylist() == made.rows.tolist()[::-1]
+
+
+def test_a_range_is_read_whole_and_reads_only_its_row_groups(monkeypatch):
+    monkeypatch.setattr(spill, "_ROW_GROUP_BYTES", 2000)
+    place = open_store(f"memory://{uuid.uuid4().hex}")
+    table = stored(place, "k", 8000, 1)
+    size = place.head("k").size_bytes
+    read = []
+    plain = place.get_ranges
+    monkeypatch.setattr(place, "get_ranges", lambda key, ranges: read.extend(ranges) or plain(key, ranges))
+    for first, last in ((0, 2**64 - 1), (2**62, 2**62 + 2**57), (5, 5)):
+        for cell in ("en.web.q0", "zh.web.q0", "de.web.q0"):
+            read.clear()
+            found = read_range(place, "k", cell, first, last)
+            expected = [r for r in table.to_pylist() if r["cell"] == cell and first <= r["hash"] <= last]
+            assert found.to_pylist() == expected
+            if last < 2**63:
+                assert sum(end - start for start, end in read) < 0.5 * size
+
+
+def test_shards_of_all_ranges_hold_every_document_once_in_order():
+    place = open_store(f"memory://{uuid.uuid4().hex}")
+    tables = [stored(place, f"k{i}", 300, i) for i in range(3)]
+    spills = [(f"k{i}", f"part{i}") for i in range(3)]
+    for cell in ("en.web.q0", "zh.web.q0"):
+        seen = []
+        for first, last in ((0, 2**62 - 1), (2**62, 2**64 - 1)):
+            shard, table = gather_shard(place, iter(spills), cell, first, last, np.dtype("<u2"))
+            documents = read_documents(shard)
+            assert [d.tobytes() for d in documents] == table["tokens"].to_pylist()
+            docs = pq.read_table(pa.BufferReader(shard.docs))
+            assert docs["part"].to_pylist() == table["part"].to_pylist()
+            seen += zip(table["hash"].to_pylist(), table["id"].to_pylist(), strict=True)
+        expected = [(r["hash"], r["id"]) for t in tables for r in t.to_pylist() if r["cell"] == cell]
+        assert seen == sorted(expected)
+    assert gather_shard(place, iter(spills), "de.web.q0", 0, 2**64 - 1, np.dtype("<u2")) is None
+
+
+def test_a_stored_object_reads_as_a_file():
+    place = open_store(f"memory://{uuid.uuid4().hex}")
+    place.put("k", b"0123456789")
+    file = StoredFile(place, "k")
+    assert (file.read(3), file.tell(), file.read()) == (b"012", 3, b"3456789")
+    assert file.seek(-2, 2) == 8 and file.read(10) == b"89" and file.read(1) == b""
