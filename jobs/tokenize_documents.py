@@ -50,7 +50,7 @@ class Config:
 
     corpus: str = setting("corpus", "dataset to read", content=False)
     tokenizer: str = setting("tokenizer", "artifact of train_tokenizer", content=False)
-    quality: str | None = setting("quality", "annotations with quality.fasttext for the cells; null for none")
+    quality: str = setting("quality", "annotations with quality.fasttext for the cells; empty: none are used")
     output: str = setting("tokens", "dataset of token shards to write", content=False)
     quality_edges: tuple[float, ...] = setting((0.5,), "scores at which a quality bucket begins")
     shard_tokens: int = setting(32 << 20, "tokens in a shard; a cell's shards are equal within chance")
@@ -147,7 +147,7 @@ def _encode_units(corpus: Dataset, quality: Dataset | None, covered: int) -> lis
     if quality and missing:
         raise InputError(
             f"{quality.name} v{quality.manifest.version} has no scores for {len(missing)} parts, first {missing[0]}",
-            mend="run score_quality again, or --set quality=null for cells without quality",
+            mend="run score_quality again, or --set quality= for cells without quality",
         )
     return [
         Unit(

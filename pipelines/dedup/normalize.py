@@ -19,7 +19,7 @@ import pyarrow as pa
 from numba import njit
 
 SEPARATOR = np.uint32(0)
-VANISH = np.uint32(0xFFFFFFFF)
+VANISH = np.uint32(1 << 29)  # a bit that no other value has
 _LETTER = 1 << 30
 _UNSPACED = 1 << 31
 
@@ -74,23 +74,23 @@ def _fold_astral(code):
     if 0x1F000 <= code <= 0x1FAFF:
         return np.uint32(0)
     if code >= 0xE0000:
-        return np.uint32(0xFFFFFFFF)
+        return VANISH
     if 0x20000 <= code <= 0x3FFFF:
         return np.uint32(code | (1 << 30) | (1 << 31))
     return np.uint32(code | (1 << 30))
 
 
 @njit(nogil=True)
-def fold(utf8, start, end, table, out):  # noqa: C901  one decoder, one loop
+def fold(utf8, start, end, table, out):
     """Folded code points of utf8[start:end] into `out`; separators are single zeros, none at either end.
 
     Returns (length, unspaced): whether the text counts as written without spaces; then it has no separators
-    left. `out` must hold end - start values. Bytes that are not UTF-8 never read outside the range.
+    left. `out` must hold end - start + 1 values. Bytes that are not UTF-8 never read outside the range.
     """
     k = 0
     letters = 0
     unspaced = 0
-    pending = False
+    before = np.uint32(0)
     i = start
     while i < end:
         byte = np.uint32(utf8[i])
@@ -118,17 +118,15 @@ def fold(utf8, start, end, table, out):  # noqa: C901  one decoder, one loop
         else:
             value = np.uint32(0)
             i += 1
-        if value == np.uint32(0):
-            pending = k > 0
-        elif value != np.uint32(0xFFFFFFFF):
-            if pending:
-                out[k] = np.uint32(0)
-                k += 1
-                pending = False
-            letters += (value >> np.uint32(30)) & np.uint32(1)
-            unspaced += (value >> np.uint32(31)) & np.uint32(1)
-            out[k] = value & np.uint32((1 << 21) - 1)
-            k += 1
+        # Without branches, which would miss at every border of a word.
+        stays = value != VANISH and (value | before) != np.uint32(0)
+        out[k] = value & np.uint32((1 << 21) - 1)
+        k += stays
+        letters += (value >> np.uint32(30)) & np.uint32(1)
+        unspaced += (value >> np.uint32(31)) & np.uint32(1)
+        before = before if value == VANISH else value
+    if k > 0 and out[k - 1] == np.uint32(0):
+        k -= 1
     if unspaced > 0 and unspaced >= UNSPACED_FRACTION * letters:
         kept = 0
         for j in range(k):
@@ -172,7 +170,7 @@ def _normal_forms(utf8, offsets, table, out, out_offsets):
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
-    codes = np.empty(longest, np.uint32)
+    codes = np.empty(longest + 1, np.uint32)
     k = 0
     for d in range(len(offsets) - 1):
         length, _ = fold(utf8, offsets[d], offsets[d + 1], table, codes)

@@ -104,7 +104,7 @@ def _signatures(utf8, offsets, table, multipliers, addends, out, shingle_counts)
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
-    codes = np.empty(longest, np.uint32)
+    codes = np.empty(longest + 1, np.uint32)
     words = np.empty(longest + 1, np.uint64)
     hashes = np.empty(longest + 1, np.uint64)
     narrow = np.empty(longest + 1, np.uint32)

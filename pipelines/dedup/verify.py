@@ -40,7 +40,7 @@ def _jaccards(utf8, offsets, table, left, right, out):
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
-    codes = np.empty(longest, np.uint32)
+    codes = np.empty(longest + 1, np.uint32)
     words = np.empty(longest + 1, np.uint64)
     ours = np.empty(longest + 1, np.uint64)
     theirs = np.empty(longest + 1, np.uint64)

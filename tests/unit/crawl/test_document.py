@@ -20,9 +20,7 @@ RULES = DocumentRules(source="tests")
 TEXT = "The stones turn slowly and the grain becomes flour, as it always has. "
 BODY = f"<article><h1>Mill</h1><p>{TEXT * 5}</p><p>{TEXT * 4}</p></article>"
 HTML = f"<html><head><title>Mill</title></head><body>{BODY}</body></html>".encode()
-CHINESE = (
-    "<html><body><p>" + "磨盘缓缓转动，谷物变成面粉，这样的门店还有几家。" * 9 + "</p></body></html>"
-).encode()
+CHINESE = ("<html><body><p>" + "磨盘缓缓转动，谷物变成面粉，这样的门店还有几家。" * 9 + "</p></body></html>").encode()
 
 
 def _outcome(record: bytes, rules: DocumentRules = RULES):
@@ -75,9 +73,7 @@ def test_chinese_pages_carry_their_script():
         (warc_record("response", http_response(HTML)), "no_target_uri", "failed"),
         (warc_record("response", HTML, url="https://mill.example/"), "bad_http_head", "failed"),
         (
-            response_record(
-                "https://mill.example/", gzip.compress(HTML)[:-9], headers=(("Content-Encoding", "gzip"),)
-            ),
+            response_record("https://mill.example/", gzip.compress(HTML)[:-9], headers=(("Content-Encoding", "gzip"),)),
             "bad_encoding",
             "failed",
         ),
@@ -103,17 +99,13 @@ def test_a_language_that_was_not_asked_for_is_rejected_with_its_score():
 
 
 def test_a_conversion_record_is_text_already():
-    record = warc_record(
-        "conversion", (TEXT * 5).encode(), url="https://mill.example/", content_type="text/plain"
-    )
+    record = warc_record("conversion", (TEXT * 5).encode(), url="https://mill.example/", content_type="text/plain")
     row = _outcome(record).document
     assert (row["text"], row["extractor"]) == ((TEXT * 5).strip(), "none")
 
 
 def test_a_damaged_region_leads_back_to_its_bytes():
-    ledger = outcome_of(
-        Damage(offset=7, length=9, index=0, reason="corrupt_member", detail="crc"), "f", RULES
-    ).ledger
+    ledger = outcome_of(Damage(offset=7, length=9, index=0, reason="corrupt_member", detail="crc"), "f", RULES).ledger
     assert (ledger["file"], ledger["offset"], ledger["length"], ledger["verdict"]) == ("f", 7, 9, "failed")
     assert set(ledger) == set(LEDGER.names)
 

@@ -27,7 +27,7 @@ def context(store=None):
 
 
 def config(**settings):
-    return tokenize_documents.Config(**{"quality": None, "shard_tokens": SHARD} | settings)
+    return tokenize_documents.Config(**{"quality": "", "shard_tokens": SHARD} | settings)
 
 
 def corpus(seed=0, count=60, files=4):
