@@ -93,11 +93,13 @@ def run(config: Config, context: Context) -> list[Manifest]:
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
         told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
-        context.progress.say(f"{sum(failed.values())} records could not be read ({told}); each has its row in the ledger")
+        count = sum(failed.values())
+        context.progress.say(f"{count} records could not be read ({told}); each has its row in the ledger")
     if made[config.documents].part_list["rows"] == 0:
         books = made[config.documents].books["documents"]
         raise InputError(
-            f"{pattern} gave no document: {books['read']} records read, rejected {books['rejected']}, failed {books['failed']}",
+            f"{pattern} gave no document: {books['read']} records read,"
+            f" rejected {books['rejected']}, failed {books['failed']}",
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
     return [made[config.documents], made[config.filters]]

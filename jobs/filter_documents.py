@@ -33,10 +33,11 @@ from pipelines.datasets.store import Store
 from pipelines.errors import InputError
 
 ENGINE = "spark"
-VERSION = 1
+VERSION = 2
 QUALITY = "quality.fasttext"
 RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
 LEAST_CLUSTERS = 5
+EXCERPT_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,8 @@ class Config:
     quality: str = setting("quality", "annotations: quality scores; empty: none are applied")
     corpus: str = setting("corpus", "dataset to write: what training reads", content=False)
     heldout: str = setting("heldout", "dataset to write: what evaluation reads", content=False)
-    bounds: dict[str, float | None] = setting(
-        doc="other bounds than pipelines/filters/thresholds.yaml, by rule, e.g. text.characters.min: 300; null: no rule",
+    bounds: dict[str, float | None] = setting(  # noqa: RUF009 - setting is dataclasses.field
+        doc="bounds by rule, instead of pipelines/filters/thresholds.yaml: text.characters.min: 300; null: no rule",
         factory=dict,
     )
     min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")
@@ -270,6 +271,12 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     return judge
 
 
+def _excerpt(id: str | None, text: str | None) -> str | None:
+    """The first characters, for one document in eight, chosen by hash of the id."""
+    chosen = xxhash.xxh3_64_intdigest((id or "").encode(), seed=21) % 8 == 0
+    return (text or "")[:EXCERPT_CHARACTERS] if chosen else None
+
+
 def _ledger(documents: pa.Table, verdict: pa.Table) -> pa.Table:
     dropped = pc.is_valid(verdict["reason"])
     about = documents.select(["id", "url", "file", "offset", "length"]).filter(dropped)
@@ -277,6 +284,9 @@ def _ledger(documents: pa.Table, verdict: pa.Table) -> pa.Table:
     n = about.num_rows
     columns = {name: about[name] for name in about.schema.names} | {name: why[name] for name in why.schema.names}
     columns |= {"stage": pa.array(["filter_documents"] * n), "verdict": pa.array(["rejected"] * n)}
+    texts = documents["text"].filter(dropped).to_pylist()
+    excerpts = [_excerpt(*item) for item in zip(about["id"].to_pylist(), texts, strict=True)]
+    columns["excerpt"] = pa.array(excerpts, pa.string())
     nothing = pa.nulls(n, pa.string())
     return pa.table([columns.get(name, nothing) for name in LEDGER.names], schema=LEDGER)
 

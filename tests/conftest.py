@@ -95,7 +95,7 @@ def s3_server() -> Iterator[s3.S3Server]:
 
 
 @pytest.fixture
-def s3_root(s3_server: s3.S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_prefix(s3_server: s3.S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh bucket as `s3://bucket/prefix`, with AWS_* set for this test alone."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(s3_server, bucket)
@@ -109,9 +109,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One local Spark session for the whole test run."""
     from jobs.runtime.spark_session import SHORT_JOBS, close_spark, open_spark
 
-    session = open_spark(
-        "tests", master="local[2,4]", run_dir=tmp_path_factory.mktemp("spark"), settings=SHORT_JOBS
-    )
+    session = open_spark("tests", master="local[2,4]", run_dir=tmp_path_factory.mktemp("spark"), settings=SHORT_JOBS)
     yield session
     close_spark(session)
 

@@ -35,6 +35,7 @@ def up(
         daemons: list[Daemon] = []
         cluster = LocalCluster(name=name, folder=str(folder), daemons=())
         try:
+            spark = ray = None
             if "spark" in engines:
                 spark = start_spark(folder, workers=workers, cores=cores, memory_gib=memory_gib)
                 daemons += spark.daemons
@@ -45,11 +46,11 @@ def up(
                 name=name,
                 folder=str(folder),
                 daemons=tuple(daemons),
-                spark_master=spark.master if "spark" in engines else None,
-                spark_ui=spark.ui if "spark" in engines else None,
-                ray_address=ray.address if "ray" in engines else None,
-                ray_dashboard=ray.dashboard if "ray" in engines else None,
-                ray_token_path=str(ray.token_path) if "ray" in engines else None,
+                spark_master=spark.master if spark else None,
+                spark_ui=spark.ui if spark else None,
+                ray_address=ray.address if ray else None,
+                ray_dashboard=ray.dashboard if ray else None,
+                ray_token_path=str(ray.token_path) if ray else None,
             )
             state.write(cluster)
         except BaseException:

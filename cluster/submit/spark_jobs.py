@@ -28,9 +28,7 @@ def spark_submit_command(
         )
     found = importlib.util.find_spec("pyspark")
     if found is None or found.origin is None:
-        raise SetupError(
-            "pyspark is not installed.", mend="run `make setup`, or pip install 'gristmill[spark]'."
-        )
+        raise SetupError("pyspark is not installed.", mend="run `make setup`, or pip install 'gristmill[spark]'.")
     travelling = travelling_environment(os.environ)
     check_no_secret(arguments, travelling)
     settings = {**spark_settings(target.spark_master, run_dir), "spark.app.name": f"gristmill-{job}"}

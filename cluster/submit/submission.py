@@ -198,7 +198,8 @@ def _from_entry(entry: dict[str, Any]) -> Submission:
     if entry.get("format") != FORMAT:
         raise InputError(f"a submission of format {entry.get('format')!r}, expected {FORMAT!r}.")
     known = {name: value for name, value in entry.items() if name not in ("format", "writer")}
-    return Submission(**known | {"arguments": tuple(known["arguments"])})
+    known["arguments"] = tuple(known["arguments"])
+    return Submission(**known)
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

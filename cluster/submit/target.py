@@ -63,16 +63,15 @@ def _named_clusters(config_file: Path) -> Mapping[str, Any]:
         return {}
     clusters = read_config_file(config_file)[1].get("clusters") or {}
     if not isinstance(clusters, Mapping):
-        raise ConfigError(
-            f"{config_file}: `clusters` holds no mapping of names.", mend="see docs/clusters.md."
-        )
+        raise ConfigError(f"{config_file}: `clusters` holds no mapping of names.", mend="see docs/clusters.md.")
     return clusters
 
 
 def _from_config(name: str, body: Any, config_file: Path) -> Target:
     known = {"spark", "ray", "ray_token_path"}
-    if not isinstance(body, Mapping) or (unknown := set(body) - known):
-        found = ", ".join(sorted(unknown)) if isinstance(body, Mapping) else repr(body)
+    unknown = set(body) - known if isinstance(body, Mapping) else {repr(body)}
+    if unknown:
+        found = ", ".join(sorted(unknown))
         raise ConfigError(
             f"{config_file}: clusters.{name}: unknown {found}.",
             mend=f"known keys: {', '.join(sorted(known))}.",

@@ -30,6 +30,8 @@ _LOG4J = """rootLogger.level = {level}
 rootLogger.appenderRef.stderr.ref = console
 logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
 logger.gateway.level = {level}
+logger.native.name = org.apache.hadoop.util.NativeCodeLoader
+logger.native.level = error
 appender.console.type = Console
 appender.console.name = console
 appender.console.target = SYSTEM_ERR
@@ -76,7 +78,7 @@ def open_spark(
             f"Spark did not start on master {master}: {error}",
             mend="its own words stand above; `gristmill doctor` checks Java, ports and limits.",
         ) from error
-    if not submitted and not session.sparkContext.master.startswith("local"):
+    if not submitted and not builder_settings["spark.master"].startswith("local"):
         session.sparkContext.addPyFile(str(build_package(run_dir).path))  # executors import this very code
     return session
 

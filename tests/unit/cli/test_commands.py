@@ -78,7 +78,7 @@ def test_show_prints_books_and_parents(run, root):
 
 
 def test_sample_takes_a_condition(run, root):
-    code, out, _ = run("datasets", "sample", "scores", "--where", "toy.length>=1 and id!='x'", "-n", "3", "--root", root)
+    code, out, _ = run("datasets", "sample", "scores", "--where", "toy.length>=1 and id!='x'", "-n", 3, "--root", root)
     assert code == 0 and out.count("toy.length") == 3
     assert run("datasets", "sample", "scores", "--where", "nonsense", "--root", root)[0] == 2
     code, _, err = run("datasets", "sample", "scores", "--where", "colour=1", "--root", root)

@@ -99,10 +99,35 @@ def test_big5_pages_read_right(declared):
     assert (text, charset) == (HANT, "big5hkscs")
 
 
+@pytest.mark.parametrize("declared", ["gb2312", "gbk", "utf-8", "iso-8859-1", None])
+def test_big5_under_a_wrong_label_reads_right(declared):
+    body = HANT.encode("big5")
+    assert decode_text(body, f"text/html; charset={declared}" if declared else None) == (HANT, "big5hkscs")
+
+
+def test_gb_under_the_label_of_big5_and_little_gb_among_much_code_read_right():
+    assert decode_text(HANS.encode("gb18030"), "text/html; charset=big5")[1] == "gb18030"
+    code = "<pre>" + "for (i = 0; i < n; i++) { a[i] = b[i]; }\n" * 80 + "</pre>"
+    assert decode_text((code + HANS[:120]).encode("gb18030"), None)[1] == "gb18030"
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        ("Жернова медленно вращаются, и зерно становится мукой. " * 5, "cp1251"),
+        ("Les meules tournent lentement là où l'été s'achève déjà. " * 5, "cp1252"),
+        ("石臼はゆっくりと回り、穀物は粉になる。この谷では昔からそうだった。" * 5, "cp932"),
+        ("石臼はゆっくりと回り、穀物は粉になる。この谷では昔からそうだった。" * 5, "euc_jp"),
+        ("맷돌은 천천히 돌고 곡식은 가루가 된다. 이 골짜기에서는 늘 그랬다. " * 5, "cp949"),
+    ],
+)
+def test_declared_charsets_of_other_scripts_are_not_taken_for_chinese(text, codec):
+    name = {"cp932": "shift_jis", "euc_jp": "euc-jp", "cp949": "euc-kr", "cp1252": "iso-8859-1"}.get(codec, codec)
+    assert decode_text(text.encode(codec), f"text/html; charset={name}") == (text, codec)
+
+
 def test_the_page_s_own_declaration_counts_where_the_header_has_none():
-    body = b'<meta http-equiv=Content-Type content="text/html; charset=windows-1251">' + "Привет, мир".encode(
-        "cp1251"
-    )
+    body = b'<meta http-equiv=Content-Type content="text/html; charset=windows-1251">' + "Привет, мир".encode("cp1251")
     assert decode_text(body, "text/html")[0].endswith("Привет, мир")
 
 
@@ -127,9 +152,7 @@ def test_dangerous_and_non_text_codecs_are_never_used():
         assert decode_text(b"+ADw-script+AD4- \xff", f"text/html; charset={name}")[0].startswith("+ADw-")
 
 
-@given(
-    st.binary(max_size=400), st.sampled_from(["gbk", "big5", "utf-8", "shift_jis", "euc-kr", "x" * 60, ""])
-)
+@given(st.binary(max_size=400), st.sampled_from(["gbk", "big5", "utf-8", "shift_jis", "euc-kr", "x" * 60, ""]))
 @settings(deadline=None, max_examples=200)
 def test_any_bytes_become_text_that_can_be_stored(body, charset):
     text, used = decode_text(body, f"text/html; charset={charset}")
@@ -153,9 +176,7 @@ def test_utf8_is_read_as_it_was_written(text):
 def test_any_body_under_any_header_decodes_or_is_refused(body, encoding):
     for transfer in ("", "chunked"):
         try:
-            out = entity_body(
-                body, {"content-encoding": encoding, "transfer-encoding": transfer}, max_bytes=1000
-            )
+            out = entity_body(body, {"content-encoding": encoding, "transfer-encoding": transfer}, max_bytes=1000)
         except UndecodableError as error:
             assert error.args[0] in ("bad_encoding", "too_long")
         else:

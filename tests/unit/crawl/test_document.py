@@ -20,9 +20,7 @@ RULES = DocumentRules(source="tests")
 TEXT = "The stones turn slowly and the grain becomes flour, as it always has. "
 BODY = f"<article><h1>Mill</h1><p>{TEXT * 5}</p><p>{TEXT * 4}</p></article>"
 HTML = f"<html><head><title>Mill</title></head><body>{BODY}</body></html>".encode()
-CHINESE = (
-    "<html><body><p>" + "磨盘缓缓转动，谷物变成面粉，这样的门店还有几家。" * 9 + "</p></body></html>"
-).encode()
+CHINESE = ("<html><body><p>" + "磨盘缓缓转动，谷物变成面粉，这样的门店还有几家。" * 9 + "</p></body></html>").encode()
 
 
 def _outcome(record: bytes, rules: DocumentRules = RULES):
@@ -75,9 +73,7 @@ def test_chinese_pages_carry_their_script():
         (warc_record("response", http_response(HTML)), "no_target_uri", "failed"),
         (warc_record("response", HTML, url="https://mill.example/"), "bad_http_head", "failed"),
         (
-            response_record(
-                "https://mill.example/", gzip.compress(HTML)[:-9], headers=(("Content-Encoding", "gzip"),)
-            ),
+            response_record("https://mill.example/", gzip.compress(HTML)[:-9], headers=(("Content-Encoding", "gzip"),)),
             "bad_encoding",
             "failed",
         ),
@@ -103,17 +99,13 @@ def test_a_language_that_was_not_asked_for_is_rejected_with_its_score():
 
 
 def test_a_conversion_record_is_text_already():
-    record = warc_record(
-        "conversion", (TEXT * 5).encode(), url="https://mill.example/", content_type="text/plain"
-    )
+    record = warc_record("conversion", (TEXT * 5).encode(), url="https://mill.example/", content_type="text/plain")
     row = _outcome(record).document
     assert (row["text"], row["extractor"]) == ((TEXT * 5).strip(), "none")
 
 
 def test_a_damaged_region_leads_back_to_its_bytes():
-    ledger = outcome_of(
-        Damage(offset=7, length=9, index=0, reason="corrupt_member", detail="crc"), "f", RULES
-    ).ledger
+    ledger = outcome_of(Damage(offset=7, length=9, index=0, reason="corrupt_member", detail="crc"), "f", RULES).ledger
     assert (ledger["file"], ledger["offset"], ledger["length"], ledger["verdict"]) == ("f", 7, 9, "failed")
     assert set(ledger) == set(LEDGER.names)
 
@@ -136,3 +128,30 @@ def test_any_record_has_exactly_one_fate(body, url, status):
         assert (outcome.document is None) != (outcome.ledger is None)
         if outcome.ledger:
             assert outcome.ledger["verdict"] == VERDICTS[outcome.ledger["reason"]]
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_any_host_has_a_domain_or_is_none(name):
+    host = host_of(f"https://{name}/x")
+    if host is not None:
+        assert registered_domain(host)
+
+
+def test_an_engine_that_raises_costs_one_page(monkeypatch):
+    def broken(*_):
+        raise RecursionError
+
+    monkeypatch.setattr("pipelines.crawl.extract._run_engine", broken)
+    ledger = _outcome(response_record("https://mill.example/", HTML)).ledger
+    assert (ledger["reason"], ledger["verdict"], ledger["detail"]) == ("engine_error", "failed", "RecursionError")
+
+
+def test_a_target_uri_that_is_no_utf8_keeps_its_own_id():
+    ids = set()
+    for raw in ("https://mill.example/\u00ff", "https://mill.example/\u00fe"):
+        record = warc_record("response", http_response(HTML), url=raw).replace(raw.encode(), raw.encode("latin-1"))
+        document = _outcome(record).document
+        assert document["url"] == "https://mill.example/\ufffd"
+        ids.add(document["id"])
+    assert len(ids) == 2

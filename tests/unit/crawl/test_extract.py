@@ -16,16 +16,13 @@ ARTICLE = (
     "<meta property='article:published_time' content='2024-03-05'></head><body>"
     "<nav><a href='/'>Home</a> <a href='/x'>Contact</a></nav><article><h1>The mill</h1>"
     + "".join(
-        f"<p>Paragraph {n}: the stones turn slowly and the grain becomes flour, as it always has.</p>"
-        for n in range(8)
+        f"<p>Paragraph {n}: the stones turn slowly and the grain becomes flour, as it always has.</p>" for n in range(8)
     )
     + "</article><footer>Copyright</footer></body></html>"
 )
 CHINESE = (
     "<html><head><title>磨坊</title></head><body><div class='content'><h1>磨坊</h1>"
-    + "".join(
-        f"<p>第{n}段：磨盘缓缓转动，谷物变成面粉，一直以来都是这样，没有人觉得奇怪。</p>" for n in range(8)
-    )
+    + "".join(f"<p>第{n}段：磨盘缓缓转动，谷物变成面粉，一直以来都是这样，没有人觉得奇怪。</p>" for n in range(8))
     + "</div><div class='footer'>版权所有</div></body></html>"
 )
 
@@ -39,10 +36,7 @@ def test_text_title_and_date_come_out_and_navigation_does_not():
 
 
 def test_chinese_pages_come_out_in_any_charset():
-    texts = {
-        extract_html(CHINESE.encode(c), content_type="text/html; charset=gb2312").text
-        for c in ("utf-8", "gbk")
-    }
+    texts = {extract_html(CHINESE.encode(c), content_type="text/html; charset=gb2312").text for c in ("utf-8", "gbk")}
     assert len(texts) == 1 and texts.pop().count("磨盘缓缓转动") == 8
 
 
@@ -78,15 +72,7 @@ def test_closing_tags_that_close_nothing_do_not_hide_depth():
 
 
 def test_what_stands_in_comments_scripts_and_values_is_no_tag():
-    html = (
-        "<!-- "
-        + "<div>" * 900
-        + "--><script>"
-        + "<div>" * 900
-        + "</script><p title='"
-        + "<div>" * 900
-        + "'>x</p>"
-    )
+    html = "<!-- " + "<div>" * 900 + "--><script>" + "<div>" * 900 + "</script><p title='" + "<div>" * 900 + "'>x</p>"
     assert first_broken_bound(html, PageBounds()) is None
 
 

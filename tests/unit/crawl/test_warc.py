@@ -133,9 +133,7 @@ def test_a_body_over_the_bound_is_marked_and_not_held():
 
 def test_a_record_that_inflates_without_end_is_given_up():
     bomb = warc_record("response", b"\0" * 3_000_000, url="https://mill.example/bomb")
-    items = _read(
-        crawl_file(_page(0), bomb, _page(1)), bounds=WarcBounds(body_bytes=1000, record_bytes=1 << 20)
-    )
+    items = _read(crawl_file(_page(0), bomb, _page(1)), bounds=WarcBounds(body_bytes=1000, record_bytes=1 << 20))
     assert _kinds(items) == ["0", "record_over_bound", "1"]
 
 
@@ -155,9 +153,7 @@ def test_line_feeds_alone_end_lines_too():
 
 
 def test_angle_brackets_around_the_target_uri_are_taken_off():
-    record = warc_record(
-        "response", http_response(b"<p>x</p>"), url="<https://mill.example/5>", version="WARC/1.0"
-    )
+    record = warc_record("response", http_response(b"<p>x</p>"), url="<https://mill.example/5>", version="WARC/1.0")
     assert _read(member(record))[0].target_uri == b"https://mill.example/5"
 
 

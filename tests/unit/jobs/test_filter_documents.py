@@ -82,6 +82,16 @@ def test_a_dropped_document_says_why_with_numbers_or_with_the_one_that_was_kept(
             assert row["value"] is not None and row["threshold"] is not None and row["match"] is None
 
 
+def test_one_dropped_document_in_eight_leaves_an_excerpt(tmp_path):
+    short = [(f"https://junk.example/{n}", page_html([f"Too short, number {n}."])) for n in range(60)]
+    ctx = prepare(tmp_path, {"a.warc.gz": pages(range(4)) + short})
+    apply(ctx)
+    excerpts = [row["excerpt"] for row in ledger(ctx) if row["reason"] == "too_short"]
+    assert len(excerpts) == 60
+    given = [excerpt for excerpt in excerpts if excerpt is not None]
+    assert 1 <= len(given) <= 20 and all("Too short, number" in excerpt for excerpt in given)
+
+
 def test_no_copy_of_a_heldout_page_is_trained_on_and_each_language_has_five_clusters(tmp_path):
     edited = []
     for url, html in pages(range(60)):

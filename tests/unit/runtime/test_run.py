@@ -150,7 +150,7 @@ def test_two_committers_at_once_leave_one_version_and_the_same_content():
         try:
             context = Context(store=store)
             results.append(run._commit_all(context, stage(), table, [], known, done, {}))
-        except BaseException as e:
+        except BaseException as e:  # noqa: BLE001
             errors.append(e)
 
     from jobs.runtime.done import read_done
