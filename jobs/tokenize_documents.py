@@ -184,6 +184,7 @@ def _spill(
     for generation in sorted({unit.spec["generation"] for unit in fresh}):
         group = [unit for unit in fresh if unit.spec["generation"] == generation]
         ids = [unit.id for unit in group]
+        together = hash_unit(sorted(ids))
         totals = total_counters(done.filter(pc.is_in(done["unit"], pa.array(ids)))["counters"])
         listing = _put_listing(context.store, prefix, group)
         for unit in group:
@@ -201,7 +202,7 @@ def _spill(
             for i, (first, last) in enumerate(shard_ranges(count)):
                 spec = {"cell": cell, "first": str(first), "last": str(last), "listing": listing}
                 name = f"{cell} g{generation:06d} {i + 1:05d}-of-{count:05d}"
-                shard = hash_unit("shard", cell, i, count, generation, sorted(ids))
+                shard = hash_unit("shard", cell, i, count, generation, together)
                 units.append(Unit(id=shard, input=name, size_bytes=tokens // count, spec=spec))
             known["shards"] += count
     return units

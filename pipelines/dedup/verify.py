@@ -44,9 +44,7 @@ def _jaccards(utf8, offsets, table, left, right, out):
     words = np.empty(longest + 1, np.uint64)
     ours = np.empty(longest + 1, np.uint64)
     theirs = np.empty(longest + 1, np.uint64)
-    bits = 4
-    while (1 << bits) < 4 * (longest + 1):
-        bits += 1
+    bits = 12
     keys = np.zeros(1 << bits, np.uint64)
     stamps = np.zeros(1 << bits, np.int64)
     stamp = 0
@@ -60,6 +58,11 @@ def _jaccards(utf8, offsets, table, left, right, out):
         d = right[p]
         length, unspaced = fold(utf8, offsets[d], offsets[d + 1], table, codes)
         their_count = shingle_hashes(codes, length, unspaced, words, theirs)
+        if (1 << bits) < 2 * (our_count + their_count):  # at most half full
+            while (1 << bits) < 2 * (our_count + their_count):
+                bits += 1
+            keys = np.zeros(1 << bits, np.uint64)
+            stamps = np.zeros(1 << bits, np.int64)
         stamp += 2
         union = 0
         for j in range(our_count):

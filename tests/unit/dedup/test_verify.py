@@ -43,3 +43,11 @@ def test_the_order_of_the_pairs_does_not_matter():
     whole = jaccards(texts, left, right)
     assert (jaccards(texts, left[shuffled], right[shuffled]) == whole[shuffled]).all()
     assert (whole.reshape(9, 9) == whole.reshape(9, 9).T).all()
+
+
+def test_a_long_pair_after_short_ones_has_its_table_grown():
+    words = [f"w{i}" for i in range(30_000)]
+    texts = pa.array(["a b c d e f", " ".join(words), " ".join(words[100:]), "a b c d e g"])
+    left, right = np.array([0, 1, 0]), np.array([3, 2, 3])
+    expected = [1 / 3, (29_900 - 4) / (30_000 - 4), 1 / 3]
+    assert jaccards(texts, left, right).tolist() == expected
