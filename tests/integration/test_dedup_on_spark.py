@@ -1,12 +1,20 @@
 """Spark and one process give the same content; no text goes through the shuffle."""
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from jobs.dedup_documents import Config, Lsh, run
 from jobs.runtime.context import Context
+from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
+from tests.integration.test_engines import executors, standalone
 from tests.made_documents import commit_documents, edited, join, prose
 
 pytestmark = pytest.mark.spark
@@ -38,3 +46,43 @@ def test_spark_gives_the_content_of_one_process(tmp_path, spark_context):
     made = run(config, spark_context)
     assert [manifest.content_sum for manifest in made] == expected
     assert made[1].stats["pairs"] and made[1].stats["duplicates"] > 30
+
+
+@pytest.mark.slow
+def test_an_executor_killed_between_the_bands_changes_nothing(tmp_path):
+    """The shuffle files of the dead executor are gone with it: Spark makes them again, and the sums agree."""
+    alone = Context(store=open_store(tmp_path / "alone"), engine="process")
+    commit_documents(alone, crawl())
+    expected = [manifest.content_sum for manifest in run(config(), alone)]
+    root, cluster = tmp_path / "root", tmp_path / "c"
+    with standalone(cluster) as url:
+        code = f"from tests.integration.test_dedup_on_spark import on_cluster; on_cluster({str(root)!r}, {url!r})"
+        driver = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
+        killed = None
+        deadline = time.monotonic() + 300
+        while driver.poll() is None and time.monotonic() < deadline:
+            begun = list((root / "datasets").glob("dedup/work/*/wide/*/steps/exact_*.json"))
+            if begun and killed is None and (pids := executors(cluster)):
+                killed = pids[0]
+                os.kill(killed, signal.SIGKILL)
+            time.sleep(0.05)
+        _, errors = driver.communicate(timeout=60)
+        assert driver.returncode == 0, errors.decode()[-2000:]
+    assert killed is not None
+    store = open_store(root)
+    assert [open_dataset(store, name).manifest.content_sum for name in ("signatures", "dedup")] == expected
+
+
+def config():
+    """Several bands after the exact digests, so that there is something left to kill."""
+    return Config(lsh=Lsh(num_bands=20), bands_per_step=4, pairs_per_unit=10)
+
+
+def on_cluster(root, url):
+    """The driver of the test above, in a process of its own."""
+    ctx = Context(store=open_store(root), engine="spark", spark_master=url)
+    try:
+        commit_documents(ctx, crawl())
+        run(config(), ctx)
+    finally:
+        ctx.close()
