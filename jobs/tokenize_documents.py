@@ -355,7 +355,7 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
 
     def book(unit: Unit) -> UnitResult:
         body = store.get(_books_key(unit.spec["prefix"], unit.spec["encoded"]))
-        rejected = pq.read_table(io.BytesIO(body))
+        rejected = pq.read_table(pa.BufferReader(body))
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
         for account in ("documents.documents", "documents.rejected.no_tokens"):

@@ -66,7 +66,8 @@ def read_range(store: Store, key: str, cell: str, first: int, last: int) -> pa.T
     wanted = [
         group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), cell, first, last)
     ]
-    table = file.read_row_groups(wanted) if wanted else SPILL.empty_table()
+    # On this thread: a Python file that Arrow's threads hold at exit ends the interpreter with an abort.
+    table = file.read_row_groups(wanted, use_threads=False) if wanted else SPILL.empty_table()
     inside = pc.and_(
         pc.equal(table["cell"], cell),
         pc.and_(
