@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from jobs.runtime.config import setting
 from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
 from pipelines.datasets.manifest import Manifest
+from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError, ConflictError, GristmillError, SetupError
 
 ENGINE = "ray"
@@ -48,12 +49,9 @@ class Config:
     )
     model: str = setting("tiny", "preset: tiny, small, billion, llama_7b, skywork_13b")
     sequence_length: int = setting(256, "tokens a row")
-    rows_per_batch: int = setting(16, "rows a step, over all workers")
-    steps: int = setting(160, "steps of the whole run")
-    weights: dict[str, float] = field(
-        default_factory=dict,
-        metadata={"doc": "weight of each cell in the mixture; empty: by their tokens", "content": True},
-    )
+    rows_per_batch: int = setting(8, "rows a step, over all workers")
+    steps: int = setting(180, "steps of the whole run")
+    weights: dict[str, float] = setting(doc="weight of each cell in the mixture; empty: by their tokens", factory=dict)  # noqa: RUF009
     max_laps: int | None = setting(None, "most times that a cell may be read; null: any number")
     seed: int = setting(1, "of the order and of the first weights")
     peak_rate: float = setting(3e-3, "highest learning rate")
@@ -65,7 +63,7 @@ class Config:
     num_workers: int = setting(2, "Ray Train workers, one process and one GPU each where there are any", content=False)
     use_gpu: bool = setting(False, "give each worker a GPU and use NCCL", content=False)
     zero_stage: Literal[0, 1, 2, 3] = setting(1, "DeepSpeed ZeRO", content=False)
-    micro_batch_rows: int = setting(8, "rows that go through the model at once on a worker", content=False)
+    micro_batch_rows: int = setting(4, "rows that go through the model at once on a worker", content=False)
     checkpoint_every_steps: int = setting(50, "steps between checkpoints", content=False)
     max_failures: int = setting(3, "worker groups that may be lost and replaced", content=False)
     collective_timeout_s: float = setting(300.0, "seconds after which a silent worker counts as lost", content=False)
@@ -152,6 +150,23 @@ def run_names(name: str) -> Iterator[str]:
     while True:
         yield f"{name}-{number}"
         number += 1
+
+
+def newest_run(store: Store, name: str, tokens_sha256: str) -> str | None:
+    """The newest run of NAME, NAME-2, ... on these tokens; else the newest of them that has a checkpoint, or None."""
+    from training.run_log import RunLog
+
+    found: str | None = None
+    matching: str | None = None
+    for candidate in run_names(name):
+        state = RunLog(store, candidate).state
+        if state.plan is None:
+            return matching or found
+        if state.checkpoint is not None:
+            found = candidate
+            if any(pin.manifest_sha256 == tokens_sha256 for pin in state.plan.segments[-1].datasets):
+                matching = candidate
+    return None
 
 
 def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, Any]) -> str:

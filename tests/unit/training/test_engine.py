@@ -110,6 +110,7 @@ def test_loss_and_gradient_norm_equal_one_process_at_any_world_size_and_stage(cu
                 assert run[step]["applied"]
 
 
+@pytest.mark.slow
 def test_bf16_stays_near_the_fp32_curve(curve):
     for runs in zip(*run_ranks(train_each, 2, LOW), strict=True):
         for step, (loss, norm) in enumerate(curve):

@@ -89,6 +89,7 @@ def test_a_run_goes_on_in_any_layout_with_the_rows_and_losses_of_an_unbroken_one
         assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_a_zero_3_checkpoint_is_read_by_zero_2_on_three_ranks(unbroken, tmp_path):
     root = str(tmp_path / "run")
     prepare(root)
@@ -101,6 +102,7 @@ def test_a_zero_3_checkpoint_is_read_by_zero_2_on_three_ranks(unbroken, tmp_path
     assert max(abs(curve[step] - whole[step]) for step in curve) < 2e-6
 
 
+@pytest.mark.slow
 def test_a_bf16_run_goes_on_in_another_layout_near_its_unbroken_losses(tmp_path):
     roots = [str(tmp_path / name) for name in ("whole", "cut")]
     for root in roots:
