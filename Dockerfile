@@ -4,7 +4,7 @@ FROM debian:12-slim
 ARG PIP_INDEX_URL
 ARG TORCH=cpu
 RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates git make procps python3 python3-venv \
+ && apt-get install -y --no-install-recommends ca-certificates git make python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 gristmill && install -d -o gristmill /gristmill
 USER gristmill

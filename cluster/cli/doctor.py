@@ -103,7 +103,6 @@ def export_lines(cluster_name: str | None) -> list[str]:
         from cluster.submit.target import find_target
 
         target = find_target(cluster_name)
-        prepared["GRISTMILL_RAY"] = "job"
         if target.ray_dashboard:
             prepared["RAY_API_SERVER_ADDRESS"] = target.ray_dashboard
         if target.ray_token_path:
@@ -164,7 +163,9 @@ def _memory() -> Finding:
             available = int(line.split()[1]) * 1024
     state = "ok" if available >= 4 * GIB else "note"
     found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available, {environment.usable_cores()} cores"
-    return Finding(what="memory", state=state, found=found, mend="4 GiB are needed for the sample crawl's whole trip.")
+    return Finding(
+        what="memory", state=state, found=found, mend="Spark's JVM takes about 1 GiB and Ray's processes about 2."
+    )
 
 
 def _disk() -> Iterator[Finding]:

@@ -75,6 +75,7 @@ def head_environment(folder: Path, token_path: Path, metric_ports: list[int]) ->
     prepared = environment.engine_environment(os.environ, scratch=folder) | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "GRISTMILL_RAY": "job",  # a job that plain `ray job submit` sends joins this cluster
         "AUTOSCALER_METRIC_PORT": str(metric_ports[0]),
         "DASHBOARD_METRIC_PORT": str(metric_ports[1]),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -37,8 +37,9 @@ if __name__ == "__main__":
     ray = open_ray(run_dir=tempfile.mkdtemp(prefix="gm-"))
     rows = ray.get([ray.remote(double).remote(number) for number in range(10)])
     out = {"rows": [row[0] for row in rows], "where": rows[0][1], "main": __file__,
-           "attempt": os.environ["GRISTMILL_ATTEMPT"], "address": ray.get_runtime_context().gcs_address}
-    Path(sys.argv[2], f"attempt-{os.environ['GRISTMILL_ATTEMPT']}.json").write_text(json.dumps(out))
+           "attempt": os.environ.get("GRISTMILL_ATTEMPT", "plain"), "address":
+           ray.get_runtime_context().gcs_address}
+    Path(sys.argv[2], f"attempt-{os.environ.get('GRISTMILL_ATTEMPT', 'plain')}.json").write_text(json.dumps(out))
     print("probe done")
     close_ray()
 """
@@ -153,6 +154,21 @@ def test_a_submission_runs_and_is_posted_again_by_its_record(
     assert again["submission_id"] == "probe-2"
     assert json.loads((tmp_path / "attempt-2.json").read_text())["attempt"] == "2"
     assert SECRET not in json.dumps([first, again])
+
+
+def test_plain_commands_work_in_a_shell_that_took_the_exported_environment(
+    cluster: dict[str, Any], environment: dict[str, str], probe_code: Package, tmp_path: Path
+) -> None:
+    line = (
+        'eval "$("$0" -m cluster.cli doctor --export --cluster local)" && '
+        'exec "$0" -m ray.scripts.scripts job submit --working-dir "$1" -- "$0" -m jobs.probe_cluster --root "$2"'
+    )
+    answer = subprocess.run(
+        ["bash", "-c", line, sys.executable, str(probe_code.path), str(tmp_path)],
+        env=environment, capture_output=True, text=True, check=False, timeout=150,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert json.loads((tmp_path / "attempt-plain.json").read_text())["address"] == cluster["ray_address"]
 
 
 def test_after_all_that_no_key_and_no_token_stands_in_a_log_or_an_argument(cluster: dict[str, Any]) -> None:

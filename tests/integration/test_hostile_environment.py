@@ -82,7 +82,6 @@ TOOLS = [
     "grep",
     "sed",
     "awk",
-    "ps",
     "tr",
     "cut",
     "rm",

@@ -55,7 +55,7 @@ def test_the_whole_trip_and_a_run_that_goes_on_on_a_fresh_cluster(environment: d
     root = tmp_path / "root"
     place = ("--root", str(root))
     gristmill(environment, "cluster", "up")
-    gristmill(environment, "submit", "extract_crawl", *place)
+    gristmill(environment, "submit", "extract_crawl", *place, "--set", f"crawl={code_root() / 'tests' / 'sample'}")
     gristmill(environment, "submit", "dedup_documents", *place)
     gristmill(environment, "run", "train_quality", *place)
     gristmill(environment, "submit", "score_quality", *place, "--wait")

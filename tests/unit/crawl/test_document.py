@@ -128,3 +128,30 @@ def test_any_record_has_exactly_one_fate(body, url, status):
         assert (outcome.document is None) != (outcome.ledger is None)
         if outcome.ledger:
             assert outcome.ledger["verdict"] == VERDICTS[outcome.ledger["reason"]]
+
+
+@given(st.text(max_size=60))
+@settings(deadline=None, max_examples=300)
+def test_any_host_has_a_domain_or_is_none(name):
+    host = host_of(f"https://{name}/x")
+    if host is not None:
+        assert registered_domain(host)
+
+
+def test_an_engine_that_raises_costs_one_page(monkeypatch):
+    def broken(*_):
+        raise RecursionError
+
+    monkeypatch.setattr("pipelines.crawl.extract._run_engine", broken)
+    ledger = _outcome(response_record("https://mill.example/", HTML)).ledger
+    assert (ledger["reason"], ledger["verdict"], ledger["detail"]) == ("engine_error", "failed", "RecursionError")
+
+
+def test_a_target_uri_that_is_no_utf8_keeps_its_own_id():
+    ids = set()
+    for raw in ("https://mill.example/\u00ff", "https://mill.example/\u00fe"):
+        record = warc_record("response", http_response(HTML), url=raw).replace(raw.encode(), raw.encode("latin-1"))
+        document = _outcome(record).document
+        assert document["url"] == "https://mill.example/\ufffd"
+        ids.add(document["id"])
+    assert len(ids) == 2
