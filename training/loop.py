@@ -108,7 +108,8 @@ def train(
         "parent": parent,
         "tokenizer_sha256": source.shards.tokenizer["manifest_sha256"],
     }
-    loss, dropped, saved_step = None, 0, progress.step if parent else -1
+    loss = state.checkpoint["loss"] if state.checkpoint else None
+    dropped, saved_step = 0, progress.step if parent else -1
     with RowStream(
         source,
         rank=rank,

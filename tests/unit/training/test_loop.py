@@ -102,6 +102,18 @@ def test_a_run_stops_on_request_with_a_checkpoint_and_goes_on_later(unbroken, tm
     assert max(abs(losses(ended)[step] - losses(unbroken[1])[step]) for step in losses(ended)) < 2e-6
 
 
+def test_a_run_that_died_before_its_last_entry_is_finished_without_training(unbroken, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(unbroken[0], root)
+    sorted((root / "runs/tiny/log").iterdir())[-1].unlink()
+    [[run]] = run_ranks(train_runs, 1, [(str(root), "tiny", SETTINGS, None)])
+    assert run["steps"] == []
+    state = RunLog(open_store(root), "tiny").state
+    assert state.attempt == 2
+    assert state.finished["digest"] == unbroken[1]["digest"]
+    assert state.finished["loss"] == losses(unbroken[1])[STEPS]
+
+
 def test_an_attempt_that_was_overtaken_leaves_on_every_rank_and_commits_nothing(tmp_path):
     root = str(tmp_path / "run")
     prepare(root)
