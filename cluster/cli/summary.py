@@ -26,7 +26,7 @@ def show_summary(store: Store, outcomes: Sequence[Outcome], seconds: float) -> N
     if tokens := made.get("tokens"):
         _tokens(tokens)
     if evaluation := made.get("artifacts/evaluation"):
-        _training(store, evaluation)
+        _training(evaluation)
     _dropped_page(store, made)
     _next(store, made)
 
@@ -112,21 +112,16 @@ def _tokens(m: Manifest) -> None:
     )
 
 
-def _training(store: Store, evaluation: Manifest) -> None:
+def _training(evaluation: Manifest) -> None:
     """Loss first -> last, loss by domain, a few tokens."""
-    from training.metrics import read_metrics
-
     report = evaluation.stats
-    if steps := read_metrics(store, report["run"]):
-        first, last = steps[0], steps[-1]
-        click.echo(f"\nrun {report['run']}: loss {first['loss']:.3f} -> {last['loss']:.3f} in {last['step']} steps")
-    for group, title in (("by_language", "language"), ("by_source", "source")):
-        for name, score in report[group].items():
-            _line(
-                f"  heldout, {title} {name}",
-                f"loss {score['loss']:.3f}   bits per byte {score['bits_per_byte']:.3f}"
-                f"   {score['documents']} documents",
-            )
+    run = report["run"]
+    if "first_loss" in run:
+        losses = f"loss {run['first_loss']:.3f} -> {run['last_loss']:.3f}"
+        click.echo(f"\nrun {run['name']}: {losses} in {run['steps']} steps, {run['tokens']:,} tokens trained")
+    for score in report["domains"]:
+        figures = f"loss {score['loss']:.3f}   bits per byte {score['bits_per_byte']:.3f}"
+        _line(f"  heldout {score['name']}", f"{figures}   {score['documents']} documents")
     if report["samples"]:
         click.echo("a few tokens of a tiny model, which has learned some form and no sense:")
         for sample in report["samples"][:2]:
@@ -162,7 +157,7 @@ def _next(store: Store, made: dict[str, Manifest]) -> None:
     click.echo("       gristmill explain URL           what happened to a page")
     if "artifacts/evaluation" in made:
         click.echo(
-            f"       gristmill runs show {made['artifacts/evaluation'].stats['run']:<12}"
+            f"       gristmill runs show {made['artifacts/evaluation'].stats['run']['name']:<12}"
             "the training run: plan, attempts, checkpoints"
         )
     click.echo("       make run CRAWL='path/*.warc.gz' OUT=folder    your own crawl")
