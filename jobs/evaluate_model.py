@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ENGINE = "process"
 VERSION = 1
+FORMAT = "gristmill.evaluation/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Config:
     new_tokens: int = setting(48, "tokens to generate a sample, at most")
     temperature: float = setting(0.8, "of the samples; 0 takes the likeliest token")
     seed: int = setting(1, "of the samples")
+    threads: int = setting(1, "of torch; one gives the same digits on any machine of a kind", content=False)
     rows: int = setting(8, "windows that go through the model at once", content=False)
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     )
     stats = manifest.stats
     context.progress.say(
-        f"run {stats['run']}, step {stats['step']}: loss {stats['all']['loss']}, "
+        f"run {stats['run']['name']}, step {stats['run']['step']}: loss {stats['all']['loss']}, "
         f"{stats['all']['bits_per_byte']} bits a byte on {stats['all']['documents']} held-out documents"
     )
     return [manifest]
@@ -99,7 +101,7 @@ def _evaluate(
     from training.checkpoint.saved import load_decoder
     from training.evaluate.domain_loss import score_documents
 
-    torch.set_num_threads(context.cores)
+    torch.set_num_threads(config.threads)
     reader = CheckpointReader(context.store, state.checkpoint["key"], state.checkpoint["sha256"])
     model = load_decoder(reader)
     pin = state.plan.segments[-1].datasets[0]
@@ -115,15 +117,18 @@ def _evaluate(
     if not scores:
         raise InputError(f"{heldout.name} v{heldout.manifest.version} has no documents", mend="a larger crawl")
     result: dict[str, Any] = {
-        "run": name,
-        "step": state.checkpoint["step"],
-        "checkpoint": state.checkpoint["key"],
+        "format": FORMAT,
+        "run": _run_facts(context, name, state),
         "context_tokens": length,
         "all": scores[""].to_json(),
-        "by_language": _group(scores, "language="),
-        "by_source": _group(scores, "source="),
+        "domains": [
+            {"name": domain.replace("=", " "), **scores[domain].to_json()}
+            for domain in sorted(scores)
+            if domain and scores[domain].tokens
+        ],
         "samples": _samples(config, model, tokenizer, openings, length, made_by),
     }
+    result["sample"] = next((sample["prompt"] + sample["text"] for sample in result["samples"]), None)
     return {"evaluation.json": (json.dumps(result, ensure_ascii=False, indent=1) + "\n").encode()}, result
 
 
@@ -155,8 +160,15 @@ def _keep_openings(
         yield document
 
 
-def _group(scores: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {key.removeprefix(prefix): scores[key].to_json() for key in sorted(scores) if key.startswith(prefix)}
+def _run_facts(context: Context, name: str, state: Any) -> dict[str, Any]:
+    """Which run at which step, and how its loss went."""
+    from training.metrics import read_metrics
+
+    at = state.checkpoint
+    seen = [line for line in read_metrics(context.store, name) if line["step"] <= at["step"]]
+    losses = {"first_loss": round(seen[0]["loss"], 4), "last_loss": round(seen[-1]["loss"], 4)} if seen else {}
+    facts = {"name": name, "step": at["step"], "steps": at["step"], "tokens": at["trained_tokens"]}
+    return {**facts, "checkpoint": at["key"], "rows_digest": at["digest"], **losses}
 
 
 def _samples(

@@ -190,15 +190,22 @@ def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, An
 
 def _fit(config: Config, context: Context, name: str) -> BaseException | None:
     """Ray Train over the worker function; the error that ended it, if any."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_TRAIN_SETTINGS.items()})
-    context.ray()
+    for key, value in RAY_TRAIN_SETTINGS.items():
+        os.environ.setdefault(key, value)
+    ray = context.ray()
+    resources = {"CPU": 1.0, **({"GPU": 1.0} if config.use_gpu else {})}
+    there = ray.cluster_resources()
+    if short := [kind for kind, each in resources.items() if there.get(kind, 0) < each * config.num_workers]:
+        raise ConfigError(
+            f"num_workers is {config.num_workers}; the Ray cluster has {there.get(short[0], 0):g} {short[0]}",
+            mend="fewer workers (num_workers), or a larger cluster",
+        )
     try:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError as error:
         raise SetupError(f"ray.train cannot be imported ({error})", mend="pip install 'gristmill[train]'") from error
 
-    resources = {"CPU": 1.0, **({"GPU": 1.0} if config.use_gpu else {})}
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={

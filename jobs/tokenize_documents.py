@@ -8,7 +8,6 @@ in = out + cut.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -341,9 +340,9 @@ def _rejected(empty: pa.Table) -> pa.Table:
 
 
 def _encode_books(rejected: pa.Table, cut: int) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(rejected.replace_schema_metadata({"tokens_cut": str(cut)}), sink)
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:

@@ -281,9 +281,8 @@ def _groups(model: Decoder, config: EngineConfig) -> list[dict[str, Any]]:
 def _deepspeed_engine(
     model: Decoder, optimizer: torch.optim.Optimizer, config: EngineConfig, world_size: int
 ) -> DeepSpeedEngine:
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed at import; else it warns and guesses
+    if torch.distributed.get_backend() == "gloo":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed at import; else it takes a GPU it sees
     import deepspeed
     from deepspeed.utils.logging import logger
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import GristmillError, InputError
+from pipelines.errors import ConflictError, GristmillError, InputError
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, restore, save
 from training.data.rows import RowArrays
@@ -32,6 +32,7 @@ from training.schedule import Schedule
 
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 _HALF = 1 << 63
+_GO_ON, _STOP, _FENCED = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,8 @@ def train(
         "parent": parent,
         "tokenizer_sha256": source.shards.tokenizer["manifest_sha256"],
     }
-    loss, dropped, saved_step = None, 0, progress.step if parent else -1
+    loss = state.checkpoint["loss"] if state.checkpoint else None
+    dropped, saved_step = 0, progress.step if parent else -1
     with RowStream(
         source,
         rank=rank,
@@ -118,8 +120,13 @@ def train(
     ) as stream:
         for batch in stream:
             started = time.perf_counter()
-            tokens, rows_digest, stop = session.agree(batch)
-            if stop:
+            tokens, rows_digest, order = session.agree(batch)
+            if order == _FENCED:
+                raise ConflictError(
+                    f"run {run!r}: a newer attempt than {number} has been opened; this one may write nothing more",
+                    mend="let the newer attempt train; nothing was lost",
+                )
+            if order == _STOP:
                 break
             position = batch.batch.end
             rate = schedule.learning_rate(position, state.plan.end_position)
@@ -175,19 +182,21 @@ class _Session:
         self._looked, self._shown = time.monotonic(), -1e9
         self.facts: dict[str, Any] = {}
 
-    def agree(self, batch: StepRows) -> tuple[int, int, bool]:
-        """The step's one control collective: (N, the digest of all rows, does a rank want to stop)."""
-        stop = False
+    def agree(self, batch: StepRows) -> tuple[int, int, int]:
+        """The step's one control collective: (N, the digest of all rows, what rank 0 has read in the chain)."""
+        order = _GO_ON
         if self._attempt is not None and time.monotonic() - self._looked > self._settings.control_every_s:
             self._looked = time.monotonic()
             state = self._attempt.log.refresh()
-            # A newer attempt: all ranks leave together, and the refusal comes from the chain.
-            stop = state.stop_requested or state.attempt != self._attempt.number
+            if state.attempt != self._attempt.number:
+                order = _FENCED
+            elif state.stop_requested:
+                order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        vector = torch.tensor([batch.trained_tokens, digest, int(stop)], dtype=torch.int64, device=self._engine.device)
+        vector = torch.tensor([batch.trained_tokens, digest, order], dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
-        tokens, digest, stops = (int(value) for value in vector.tolist())
-        return tokens, digest % (1 << 64), stops > 0
+        tokens, digest, order = (int(value) for value in vector.tolist())
+        return tokens, digest % (1 << 64), order
 
     def update(self, batch: StepRows, tokens: int, rate: float) -> tuple[float, float, bool]:
         """One optimizer step: (global loss, gradient norm, was it applied).  Without labels there is none."""
@@ -232,7 +241,7 @@ class _Session:
 
 def _share(numbers: list[int]) -> list[int]:
     """Rank 0's integers on every rank."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     vector = torch.tensor(numbers, dtype=torch.int64, device=device)
     torch.distributed.broadcast(vector, 0)
     return [int(value) for value in vector.tolist()]

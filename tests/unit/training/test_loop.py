@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
 from ranks import run_ranks
-from training_tasks import SETTINGS, STEPS, prepare, train_runs
+from training_tasks import SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
 
 from pipelines.datasets.store import open_store
 from pipelines.errors import IntegrityError
@@ -87,6 +87,41 @@ def test_a_run_goes_on_in_any_layout_with_the_rows_and_losses_of_an_unbroken_one
         assert (log.state.attempt, log.state.finished["digest"]) == (2, unbroken[1]["digest"])
         metrics = read_metrics(open_store(root), "tiny")
         assert [m["step"] for m in metrics] == list(range(1, STEPS + 1))
+
+
+def test_a_run_stops_on_request_with_a_checkpoint_and_goes_on_later(unbroken, tmp_path):
+    root = str(tmp_path / "run")
+    prepare(root)
+    eager = replace(SETTINGS, control_every_s=0.0)
+    [[stopped, ended], _] = run_ranks(
+        train_runs, 2, [(root, "tiny", eager, None, 7), (root, "tiny", replace(eager, zero_stage=2), None)]
+    )
+    assert (stopped["finished"], len(stopped["steps"])) == (False, 7)
+    assert [m["step"] for m in ended["steps"]] == list(range(8, STEPS + 1))
+    assert ended["digest"] == unbroken[1]["digest"]
+    assert max(abs(losses(ended)[step] - losses(unbroken[1])[step]) for step in losses(ended)) < 2e-6
+
+
+def test_a_run_that_died_before_its_last_entry_is_finished_without_training(unbroken, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(unbroken[0], root)
+    sorted((root / "runs/tiny/log").iterdir())[-1].unlink()
+    [[run]] = run_ranks(train_runs, 1, [(str(root), "tiny", SETTINGS, None)])
+    assert run["steps"] == []
+    state = RunLog(open_store(root), "tiny").state
+    assert state.attempt == 2
+    assert state.finished["digest"] == unbroken[1]["digest"]
+    assert state.finished["loss"] == losses(unbroken[1])[STEPS]
+
+
+def test_an_attempt_that_was_overtaken_leaves_on_every_rank_and_commits_nothing(tmp_path):
+    root = str(tmp_path / "run")
+    prepare(root)
+    eager = replace(SETTINGS, control_every_s=0.0)
+    left = run_ranks(train_beside_a_newer_attempt, 2, root, "tiny", eager, 6)
+    assert all(text.startswith("exit 7") for text in left), left
+    state = RunLog(open_store(root), "tiny").state
+    assert (state.attempt, state.checkpoint["step"], state.finished) == (2, 5, None)
 
 
 @pytest.mark.slow

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from token_shards import EOS, documents_of, write_tokens
 
-from pipelines.datasets.store import MemoryStore
+from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import InputError, IntegrityError
 from training.data.plan import DatasetPin, Plan, single_segment_plan
 from training.data.rows import IGNORED, sum_digests
 from training.data.stream import RowSource, RowStream
 
 
-def plan_for(
-    manifest, *, steps: int = 12, rows_per_batch: int = 5, sequence_length: int = 48, seed: int = 3
-) -> Plan:
+def plan_for(manifest, *, steps: int = 12, rows_per_batch: int = 5, sequence_length: int = 48, seed: int = 3) -> Plan:
     return single_segment_plan(
         seed=seed,
         dataset=DatasetPin(name=manifest.name, version=manifest.version, manifest_sha256=manifest.sha256),
@@ -65,9 +63,7 @@ class CountingStore(MemoryStore):
         if left:
             self.spoil[key] = (offset, left - 1)
             bodies = [
-                body[: offset - start] + b"\xff" + body[offset - start + 1 :]
-                if start <= offset < end
-                else body
+                body[: offset - start] + b"\xff" + body[offset - start + 1 :] if start <= offset < end else body
                 for (start, end), body in zip(ranges, bodies, strict=True)
             ]
         with self._mutex:
@@ -195,3 +191,14 @@ def test_wide_token_ids_are_read_as_int32(store):
     manifest = write_tokens(store, cells, vocab_size=100_000, dtype="int32")
     source = RowSource(store, plan_for(manifest))
     assert set(source.row(0).ids.tolist()) <= set(range(70_000, 79_000)) | {90_000}
+
+
+@pytest.mark.s3
+def test_rows_from_a_real_s3_server_equal_those_from_memory(s3_prefix, store, cells):
+    remote = open_store(s3_prefix)
+    plans = [plan_for(write_tokens(where, cells, vocab_size=500)) for where in (store, remote)]
+    assert plans[0] == plans[1]
+    local = RowSource(store, plans[0])
+    with RowStream(RowSource(remote, plans[1]), rank=0, world_size=1) as stream:
+        digests = [row.digest for step in stream for row in step.rows]
+    assert digests == [local.row(int(p)).digest for s in range(12) for p in local.batches.batch(s).positions]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from token_shards import documents_of, write_tokens
 
 from pipelines.datasets.store import Store, open_store
+from pipelines.errors import ConflictError
 from training.data.plan import DatasetPin, single_segment_plan
 from training.engine import EngineConfig
 from training.loop import LoopSettings, recipe_of, train
 from training.model.decoder import ModelConfig
-from training.run_log import RunLog
+from training.run_log import Attempt, RunLog, request_stop
 from training.schedule import Schedule
 
 MODEL = ModelConfig(vocab_size=61, d_model=24, layers=2, heads=2, kv_heads=1, d_ff=40)
@@ -47,14 +49,18 @@ class DeathError(Exception):
     """Stands for a process that dies."""
 
 
-def train_run(root: str, run: str, settings: LoopSettings, crash_at: int | None = None) -> dict[str, Any]:
-    """Train on this rank; what it saw.  `crash_at`: die right after that step."""
+def train_run(
+    root: str, run: str, settings: LoopSettings, crash_at: int | None = None, stop_at: int | None = None
+) -> dict[str, Any]:
+    """Train on this rank; what it saw.  `crash_at`: die right after that step; `stop_at`: ask to stop."""
     seen: list[dict[str, Any]] = []
 
     def on_step(metrics: dict[str, Any]) -> None:
         seen.append(metrics)
         if metrics["step"] == crash_at:
             raise DeathError
+        if metrics["step"] == stop_at:
+            request_stop(open_store(root), run)
 
     try:
         end = train(open_store(root), run, settings, on_step=on_step)
@@ -63,6 +69,20 @@ def train_run(root: str, run: str, settings: LoopSettings, crash_at: int | None 
     return {"steps": seen, "digest": f"{end.progress.digest:016x}", "finished": end.finished}
 
 
-def train_runs(jobs: list[tuple[str, str, LoopSettings, int | None]]) -> list[dict[str, Any]]:
+def train_beside_a_newer_attempt(root: str, run: str, settings: LoopSettings, at: int) -> str:
+    """Train; after step `at` somebody else opens an attempt.  The error that this rank leaves with."""
+
+    def on_step(metrics: dict[str, Any]) -> None:
+        if metrics["step"] == at and torch.distributed.get_rank() == 0:
+            Attempt(RunLog(open_store(root), run), {"host": "elsewhere"})
+
+    try:
+        train(open_store(root), run, settings, on_step=on_step)
+    except ConflictError as error:
+        return f"exit {error.exit_code}: {error}"
+    return "went on"
+
+
+def train_runs(jobs: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Several runs one after the other in one process group."""
     return [train_run(*job) for job in jobs]
