@@ -25,7 +25,7 @@ _READS_IN_FLIGHT = 16
 INPUT_SCHEMA = pa.schema(
     [("file", pa.string()), ("size_bytes", pa.int64()), ("ends_sha256", pa.string()), ("unit", pa.string())]
 )
-CRAWL_SUFFIXES = (".warc.gz", ".warc", ".wet.gz", ".wet")
+CRAWL_SUFFIXES = (".warc.gz", ".warc.zst", ".warc", ".wet.gz", ".wet")
 _WILDCARD = re.compile(r"[*?\[]")
 
 
