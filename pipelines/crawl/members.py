@@ -23,7 +23,7 @@ _PROBE_BYTES = 2048
 
 
 class BrokenError(Exception):
-    """The bytes at hand cannot be read on; args: reason (of the ledger's vocabulary), detail.  Never leaves the reader."""
+    """The bytes at hand cannot be read on; args: reason (the ledger's word), detail.  Never leaves the reader."""
 
     @property
     def reason(self) -> str:
