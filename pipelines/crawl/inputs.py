@@ -192,11 +192,18 @@ def _matcher(below: str) -> Callable[[str], bool]:
             at += 2
         elif char == "[" and "]" in below[at + 2 :]:
             close = below.index("]", at + 2)
-            inside = below[at + 1 : close].replace("\\", "\\\\")
+            inside = re.sub(r"([\\\[&|~])", r"\\\1", below[at + 1 : close])
             out.append("[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]")
             at = close + 1
         else:
             out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
             at += 1
-    compiled = re.compile("".join(out) + r"\Z", re.DOTALL)
+    try:
+        compiled = re.compile("".join(out) + r"\Z", re.DOTALL)
+    except re.error as error:
+        raise ConfigError(
+            f"The crawl pattern {below!r} cannot be read: {error}.",
+            key="crawl",
+            mend="Write ranges as [a-z], and [[] for a bracket.",
+        ) from None
     return lambda key: compiled.match(key) is not None

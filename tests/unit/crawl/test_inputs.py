@@ -73,6 +73,14 @@ def test_a_file_whose_name_looks_like_a_pattern_is_taken_by_its_name(tmp_path):
     assert list_inputs(open_store(root), below)["file"].to_pylist() == ["crawl[1].warc.gz"]
 
 
+def test_brackets_are_ranges_and_a_wrong_range_is_said_to_be_wrong():
+    store = _store("a1.warc.gz", "a2.warc.gz", "a[.warc.gz", "a&.warc.gz")
+    assert list_inputs(store, "a[0-9].warc.gz")["file"].to_pylist() == ["a1.warc.gz", "a2.warc.gz"]
+    assert list_inputs(store, "a[[&&].warc.gz")["file"].to_pylist() == ["a&.warc.gz", "a[.warc.gz"]
+    with pytest.raises(ConfigError, match=r"z-a"):
+        list_inputs(store, "[z-a].warc.gz")
+
+
 def test_a_missing_root_is_no_match_and_a_walk_says_what_it_could_not_read(tmp_path):
     for below in ("*.warc.gz", "**"):
         with pytest.raises(InputError):
