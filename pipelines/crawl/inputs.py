@@ -9,6 +9,7 @@ the same.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ _READS_IN_FLIGHT = 16
 INPUT_SCHEMA = pa.schema(
     [("file", pa.string()), ("size_bytes", pa.int64()), ("ends_sha256", pa.string()), ("unit", pa.string())]
 )
-CRAWL_SUFFIXES = (".warc.gz", ".warc", ".wet.gz", ".wet")
+CRAWL_SUFFIXES = (".warc.gz", ".warc.zst", ".warc", ".wet.gz", ".wet")
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -55,6 +56,9 @@ def crawl_root(pattern: str) -> tuple[str, str]:
         )
     if rest.endswith("/") or (not scheme and Path(rest).is_dir()):
         return scheme + rest.rstrip("/"), "**"
+    if not scheme and Path(rest).is_file():  # also one whose name holds a wildcard
+        path = Path(rest)
+        return path.parent.as_posix(), re.sub(r"([*?\[])", r"[\1]", path.name)
     parts = rest.split("/")
     fixed = next((n for n, part in enumerate(parts) if _WILDCARD.search(part)), len(parts) - 1)
     lead = "/".join(parts[:fixed])
@@ -73,10 +77,13 @@ def list_inputs(store: ListingStore, below: str, *, pattern: str | None = None) 
     `below` is the second value of `crawl_root`.  `unit` is the 32 hex name of the whole file as one unit.
     Raises InputError where nothing matches.
     """
-    matches = _matcher(below)
-    literal = re.split(r"[*?\[]", below, maxsplit=1)[0]
-    prefix = literal[: literal.rfind("/") + 1]
-    found = sorted((item.key, item.size_bytes) for item in store.list(prefix) if matches(item.key))
+    if "://" in store.location:
+        matches = _matcher(below)
+        literal = re.split(r"[*?\[]", below, maxsplit=1)[0]
+        prefix = literal[: literal.rfind("/") + 1]
+        found = sorted((item.key, item.size_bytes) for item in store.list(prefix) if matches(item.key))
+    else:
+        found = sorted(_files_of_folder(Path(store.location), below))
     if not found:
         raise InputError(
             f"No file matches {pattern or store.location.rstrip('/') + '/' + below!r}.",
@@ -109,6 +116,62 @@ def unit_id(file: str, size_bytes: int, ends: str, start: int = 0, end: int | No
     return hashlib.sha256(body.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def _files_of_folder(root: Path, below: str) -> Iterator[tuple[str, int]]:
+    """(path below the root, size) of each match.
+
+    Goes down only where the pattern leads, so that `*.warc.gz` in a home folder does not read all of it; links to
+    folders are followed where the pattern names that level, never below `**`.
+    """
+    if "**" in below:
+        yield from _files_anywhere(root, _matcher(below))
+        return
+    level, _, rest = below.partition("/")
+    matches = _matcher(level)
+    try:
+        entries = sorted(root.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unlisted(error) from None
+    for entry in entries:
+        if not matches(entry.name):
+            continue
+        if rest and entry.is_dir():
+            yield from ((f"{entry.name}/{key}", size) for key, size in _files_of_folder(entry, rest))
+        elif not rest and entry.is_file():
+            yield _utf8(entry.name), entry.stat().st_size
+
+
+def _files_anywhere(root: Path, matches: Callable[[str], bool]) -> Iterator[tuple[str, int]]:
+    def refuse(error: OSError) -> None:
+        raise _unlisted(error)
+
+    for folder, _, names in os.walk(root, onerror=refuse):
+        for path in (Path(folder, name) for name in names):
+            key = path.relative_to(root).as_posix()
+            if matches(key) and path.is_file():
+                yield _utf8(key), path.stat().st_size
+
+
+def _unlisted(error: OSError) -> InputError:
+    return InputError(
+        f"{error.filename} cannot be listed: {error.strerror}",
+        key=str(error.filename),
+        mend="Give yourself the right to read it, or a pattern that does not lead there.",
+    )
+
+
+def _utf8(name: str) -> str:
+    """The name, which goes into tables and ids."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"The file name {os.fsencode(name)!r} is not UTF-8.", mend="Rename the file; names are kept as text."
+        ) from None
+    return name
+
+
 def _split_scheme(pattern: str) -> tuple[str, str]:
     match = re.match(r"[a-z][a-z0-9]*://", pattern)
     return (match.group(), pattern[match.end() :]) if match else ("", pattern)
@@ -129,11 +192,18 @@ def _matcher(below: str) -> Callable[[str], bool]:
             at += 2
         elif char == "[" and "]" in below[at + 2 :]:
             close = below.index("]", at + 2)
-            inside = below[at + 1 : close].replace("\\", "\\\\")
+            inside = re.sub(r"([\\\[&|~])", r"\\\1", below[at + 1 : close])
             out.append("[" + ("^" + inside[1:] if inside.startswith("!") else inside) + "]")
             at = close + 1
         else:
             out.append({"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char)))
             at += 1
-    compiled = re.compile("".join(out) + r"\Z", re.DOTALL)
+    try:
+        compiled = re.compile("".join(out) + r"\Z", re.DOTALL)
+    except re.error as error:
+        raise ConfigError(
+            f"The crawl pattern {below!r} cannot be read: {error}.",
+            key="crawl",
+            mend="Write ranges as [a-z], and [[] for a bracket.",
+        ) from None
     return lambda key: compiled.match(key) is not None

@@ -105,7 +105,7 @@ def ellipsis_line_fraction(view: TextView) -> float:
 
 def letter_fraction(view: TextView) -> float:
     """Letters of any script over visible characters."""
-    return _fraction(sum(char.isalpha() for char in view.head), view.visible_characters)
+    return _fraction(sum(map(str.isalpha, view.head)), view.visible_characters)
 
 
 def stop_words(view: TextView) -> float:

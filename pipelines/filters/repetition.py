@@ -33,18 +33,20 @@ class Grams:
         self._ends = np.concatenate([[0], np.cumsum(self._lengths)])
         numbered = [numbers.setdefault(unit, len(numbers)) for unit in units]
         self._grams = {1: np.array(numbered, dtype=np.int64)}
+        self._no_repeat_from = len(units) + 1  # no n-gram of this size or more occurs twice
 
     def top_fraction(self, words: int) -> float:
         """Characters in occurrences of the most frequent n-gram, over characters; 0.0 if none occurs twice.
 
         Overlapping occurrences count once; of equally frequent n-grams the one with most characters counts.
         """
-        grams = self._numbered(words * self._step)
-        if not len(grams):
+        if words * self._step >= self._no_repeat_from:
             return 0.0
+        grams = self._numbered(words * self._step)
         counts = np.bincount(grams)
         most = counts.max()
         if most < 2:
+            self._no_repeat_from = words * self._step
             return 0.0
         best = 0
         for gram in np.flatnonzero(counts == most)[:64]:
@@ -54,11 +56,14 @@ class Grams:
     def repeated_fraction(self, words: int) -> float:
         """Characters in n-grams that occurred before, over characters; each character counts once."""
         size = words * self._step
-        grams = self._numbered(size)
-        if not len(grams):
+        if size >= self._no_repeat_from:
             return 0.0
+        grams = self._numbered(size)
         first_of_each = np.zeros(len(grams), dtype=bool)
         first_of_each[np.unique(grams, return_index=True)[1]] = True
+        if first_of_each.all():
+            self._no_repeat_from = size
+            return 0.0
         return self._covered(np.flatnonzero(~first_of_each), size) / int(self._ends[-1])
 
     def _covered(self, starts: np.ndarray, size: int) -> int:

@@ -1,8 +1,9 @@
 """Build the sample crawl from Debian packages: `python -m tests.sample.build --debs FOLDER [--out FOLDER]`.
 
-FOLDER holds the packages that NOTICE.jsonl names, as `apt-get download PACKAGE=VERSION` leaves them.  The
-list NOTICE.jsonl says for each page where it comes from, its licence, its sha256 and what was done to it; the
-same list and packages give the same bytes.  Pages under CC BY-SA are used unchanged only.
+FOLDER holds the packages that NOTICE.jsonl names, as `apt-get download PACKAGE=VERSION` leaves them (Debian 12;
+versions that the mirrors no longer have lie on snapshot.debian.org).  The list says for each page where it comes
+from, its licence, its sha256 and what was done to it; the same list and packages give the same bytes.  Pages
+under CC BY-SA are used unchanged only.
 """
 
 from __future__ import annotations

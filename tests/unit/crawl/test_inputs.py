@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
 from pipelines.crawl.inputs import INPUT_SCHEMA, crawl_root, ends_sha256, list_inputs, unit_id
@@ -40,6 +43,55 @@ def test_a_folder_means_its_crawl_files(tmp_path):
     (tmp_path / "notes.txt").write_bytes(b"c")
     root, below = crawl_root(str(tmp_path))
     assert list_inputs(open_store(root), below)["file"].to_pylist() == ["a.warc.gz", "sub/b.warc"]
+
+
+def test_only_folders_that_the_pattern_leads_to_are_read(tmp_path):
+    for name in ("a.warc.gz", "sub/b.warc.gz", "sub/deep/c.warc.gz", "other/d.warc.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    (tmp_path / "dangling.warc.gz").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.warc.gz").mkdir()
+    store = open_store(tmp_path)
+
+    def listed(below):
+        return list_inputs(store, below)["file"].to_pylist()
+
+    assert listed("*.warc.gz") == ["a.warc.gz"]
+    assert listed("sub/*.warc.gz") == ["sub/b.warc.gz"]
+    assert listed("*/*.warc.gz") == ["other/d.warc.gz", "sub/b.warc.gz"]
+    assert listed("**/*.warc.gz") == ["a.warc.gz", "other/d.warc.gz", "sub/b.warc.gz", "sub/deep/c.warc.gz"]
+    assert listed("**") == listed("**/*.warc.gz")
+    with pytest.raises(InputError):
+        listed("sub/none/*.warc.gz")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_taken_by_its_name(tmp_path):
+    for name in ("crawl[1].warc.gz", "crawl1.warc.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    root, below = crawl_root(str(tmp_path / "crawl[1].warc.gz"))
+    assert list_inputs(open_store(root), below)["file"].to_pylist() == ["crawl[1].warc.gz"]
+
+
+def test_brackets_are_ranges_and_a_wrong_range_is_said_to_be_wrong():
+    store = _store("a1.warc.gz", "a2.warc.gz", "a[.warc.gz", "a&.warc.gz")
+    assert list_inputs(store, "a[0-9].warc.gz")["file"].to_pylist() == ["a1.warc.gz", "a2.warc.gz"]
+    assert list_inputs(store, "a[[&&].warc.gz")["file"].to_pylist() == ["a&.warc.gz", "a[.warc.gz"]
+    with pytest.raises(ConfigError, match=r"z-a"):
+        list_inputs(store, "[z-a].warc.gz")
+
+
+def test_a_missing_root_is_no_match_and_a_walk_says_what_it_could_not_read(tmp_path):
+    for below in ("*.warc.gz", "**"):
+        with pytest.raises(InputError):
+            list_inputs(open_store(tmp_path / "absent"), below)
+
+
+def test_a_file_name_that_is_no_text_is_named(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.warc.gz")).write_bytes(b"x")
+    with pytest.raises(InputError, match="UTF-8") as caught:
+        list_inputs(open_store(tmp_path), "*.warc.gz")
+    assert "xff" in str(caught.value)
 
 
 @pytest.mark.parametrize("pattern", ["", "s3://", "s3://buck*t/x"])

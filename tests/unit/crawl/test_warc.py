@@ -6,6 +6,7 @@ import gzip
 import zlib
 from itertools import pairwise
 
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -162,6 +163,37 @@ def test_types_without_a_page_are_skipped_and_named():
     items = _read(crawl_file(*(warc_record(t, b"x") for t in types)))
     assert [i.record_type for i in items] == types
     assert all(isinstance(i, Skipped) for i in items)
+
+
+def _zstd_file(*records: bytes, dictionary: bytes | None = None) -> bytes:
+    if dictionary is None:
+        return b"".join(zstandard.ZstdCompressor().compress(record) for record in records)
+    trained = zstandard.ZstdCompressionDict(dictionary)
+    head = b"\x5d\x2a\x4d\x18" + len(dictionary).to_bytes(4, "little") + dictionary
+    return head + b"".join(zstandard.ZstdCompressor(dict_data=trained).compress(record) for record in records)
+
+
+def test_zstd_frames_are_read_with_and_without_a_dictionary():
+    records = [_page(n) for n in range(4)]
+    expected = [item.body for item in _read(b"".join(records))]
+    trained = zstandard.train_dictionary(2000, [_page(n, 40 + n) for n in range(500)]).as_bytes()
+    for body in (_zstd_file(*records), _zstd_file(*records, dictionary=trained)):
+        assert [item.body for item in _read(body)] == expected
+    frames = [_zstd_file(record) for record in records]
+    broken = frames[0] + frames[1][:-30] + b"\xff" * 9 + frames[2] + frames[3][:50]
+    assert [type(item) for item in _read(broken)] == [Record, Damage, Record, Damage]
+
+
+def test_a_zstd_frame_that_inflates_without_end_is_given_up():
+    bomb = warc_record("response", b"\0" * (64 << 20), url="https://mill.example/bomb")
+    items = _read(_zstd_file(_page(0), bomb, _page(1)), bounds=WarcBounds(body_bytes=1000, record_bytes=1 << 20))
+    assert _kinds(items) == ["0", "record_over_bound", "1"]
+
+
+def test_a_zstd_file_whose_dictionary_is_no_dictionary_is_no_warc():
+    for size in (10, 2**31):
+        (item,) = _read(b"\x5d\x2a\x4d\x18" + size.to_bytes(4, "little") + b"\x28\xb5\x2f\xfdxxxxxxxxx")
+        assert item.reason == "not_a_warc"
 
 
 def test_a_store_read_in_small_blocks_gives_the_same_items():

@@ -144,3 +144,21 @@ def test_a_pattern_without_files_and_an_empty_one_are_told_apart(tmp_path):
         extract(str(tmp_path / "no-such-*.warc.gz"), context())
     with pytest.raises(ConfigError):
         extract("", context())
+
+
+@pytest.mark.s3
+def test_a_crawl_that_lies_on_s3_gives_the_same_content(tmp_path, s3_prefix):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(4)), "sub-b.warc.gz": pages(range(4, 7))})
+    expected, _ = extract(crawl, context())
+    bucket = open_store(s3_prefix)
+    for path in sorted(tmp_path.glob("*.warc.gz")):
+        bucket.put(f"crawl/2026/{path.name}", path.read_bytes())
+    bucket.put("crawl/2026/readme.txt", b"no crawl file")
+    ctx = context(open_store(f"{s3_prefix}/out"))
+    found, _ = extract(f"{s3_prefix}/crawl/2026/*.warc.gz", ctx)
+    assert found.content_sum == expected.content_sum
+    assert found.books == expected.books
+    again, _ = extract(f"{s3_prefix}/crawl/2026/", context(ctx.store))
+    assert again.sha256 == found.sha256
+    with pytest.raises(InputError, match="nothing-here"):
+        extract(f"{s3_prefix}/crawl/nothing-here-*.warc.gz", context())

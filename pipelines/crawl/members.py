@@ -1,0 +1,209 @@
+"""Bytes of a crawl file as a forward stream: plain, or out of gzip members or zstd frames one at a time.
+
+Inflated pieces are small, so that what a stream holds is bounded by what was asked for, never by a claim.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.crawl.sources import Source
+
+BLOCK_BYTES = 1 << 16
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte 50 to 5f; zstd's frames of other use, RFC 8878 section 3.1.2
+_DICTIONARY = b"\x5d\x2a\x4d\x18"
+_MAX_DICTIONARY_BYTES = 8 << 20
+_MAX_WINDOW_BYTES = 1 << 27
+_ZSTD_FEED = 256  # 4 bytes can stand for a block of 128 KiB
+_PROBE_BYTES = 2048
+
+
+class BrokenError(Exception):
+    """The bytes at hand cannot be read on; args: reason (the ledger's word), detail.  Never leaves the reader."""
+
+    @property
+    def reason(self) -> str:
+        """The ledger's word."""
+        return self.args[0]
+
+    @property
+    def detail(self) -> str:
+        """What a person needs beyond it."""
+        return self.args[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How records are packed: `magic` begins each member, `inflater` opens one."""
+
+    magic: bytes
+    inflater: Callable[[], Any]
+    faults: tuple[type[Exception], ...]
+
+    def padding_end(self, source: Source, at: int) -> int | None:
+        """Where a frame that holds no content ends, or None where there is none at `at`."""
+        head = source.read(at, 8)
+        if self.magic != ZSTD_MAGIC or len(head) < 8 or head[1:4] != ZSTD_SKIPPABLE or not 0x50 <= head[0] <= 0x5F:
+            return None
+        return min(at + 8 + int.from_bytes(head[4:8], "little"), source.size_bytes)
+
+    def probe(self, source: Source, at: int) -> bytes:
+        """The first bytes that the member at `at` inflates to; empty where it is none."""
+        packed = source.read(at, _PROBE_BYTES)
+        inflater, out = self.inflater(), b""
+        try:
+            while packed and len(out) < 16 and not inflater.eof:
+                out += inflater.decompress(packed, _PROBE_BYTES)
+                packed = inflater.unconsumed_tail
+        except self.faults:
+            return b""
+        return out
+
+
+GZIP = Packing(b"\x1f\x8b\x08", lambda: zlib.decompressobj(31), (zlib.error,))
+
+
+def zstd_packing(source: Source) -> Packing:
+    """Zstd frames, with the dictionary that the file may begin with (IIPC's WARC-Zstd)."""
+    import zstandard
+
+    dictionary = None
+    head = source.read(0, 8)
+    if head[:4] == _DICTIONARY:
+        size = int.from_bytes(head[4:8], "little")
+        if size > _MAX_DICTIONARY_BYTES:
+            raise BrokenError("not_a_warc", f"a zstd dictionary of {size} bytes")
+        body = source.read(8, size)
+        try:
+            if body[:4] == ZSTD_MAGIC:
+                with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(body) as reader:
+                    body = reader.read(_MAX_DICTIONARY_BYTES)
+            dictionary = zstandard.ZstdCompressionDict(body)
+        except zstandard.ZstdError as error:
+            raise BrokenError("not_a_warc", f"the zstd dictionary cannot be read: {error}") from None
+    return Packing(ZSTD_MAGIC, lambda: _ZstdInflater(dictionary), (zstandard.ZstdError,))
+
+
+class _ZstdInflater:
+    """zlib's streaming interface over one zstd frame."""
+
+    def __init__(self, dictionary: Any) -> None:
+        import zstandard
+
+        known = {} if dictionary is None else {"dict_data": dictionary}
+        self._inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES, **known).decompressobj()
+        self._rest = b""
+        self.unconsumed_tail = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inflater.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inflater.unused_data + self.unconsumed_tail
+
+    def decompress(self, packed: bytes, _limit: int) -> bytes:
+        self.unconsumed_tail = packed[_ZSTD_FEED:]
+        return self._inflater.decompress(packed[:_ZSTD_FEED])
+
+
+class Member:
+    """What one gzip member or zstd frame inflates to, piece by piece."""
+
+    def __init__(self, source: Source, offset: int, packing: Packing) -> None:
+        """Begin at `offset`, where a member starts."""
+        self._source = source
+        self._at = offset
+        self._packing = packing
+        self._inflater = packing.inflater()
+        self._input = b""
+        self.end: int | None = None  # the offset after the member, known once it ended well
+
+    def more(self) -> bytes:
+        """The next piece; empty after the last; `BrokenError` where the member is not whole."""
+        while self.end is None:
+            if not self._input:
+                self._input = self._source.read(self._at, BLOCK_BYTES)
+                self._at += len(self._input)
+                if not self._input:
+                    raise BrokenError("truncated_record", "the file ends inside a compressed member")
+            try:
+                piece = self._inflater.decompress(self._input, BLOCK_BYTES)
+            except self._packing.faults as error:
+                raise BrokenError("corrupt_member", str(error)) from None
+            self._input = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                self.end = self._at - len(self._inflater.unused_data)
+                return piece
+            if piece:
+                return piece
+        return b""
+
+
+class Plain:
+    """An uncompressed file from an offset on."""
+
+    def __init__(self, source: Source, offset: int) -> None:
+        self._source = source
+        self._at = offset
+
+    def more(self) -> bytes:
+        """The next piece; empty at the end of the file."""
+        piece = self._source.read(self._at, BLOCK_BYTES)
+        self._at += len(piece)
+        return piece
+
+
+class Reader:
+    """A forward reader over pieces, with look-ahead; `taken` counts the bytes handed out."""
+
+    def __init__(self, pieces: Member | Plain) -> None:
+        self._pieces = pieces
+        self._buffer = bytearray()
+        self._dry = False
+        self.taken = 0
+
+    def peek(self, size: int) -> bytes:
+        """Up to `size` bytes without taking them."""
+        while len(self._buffer) < size and not self._dry:
+            piece = self._pieces.more()
+            self._dry = not piece
+            self._buffer += piece
+        return bytes(self._buffer[:size])
+
+    def take(self, size: int) -> bytes:
+        """Up to `size` bytes."""
+        out = self.peek(size)
+        del self._buffer[: len(out)]
+        self.taken += len(out)
+        return out
+
+    def skip(self, size: int) -> int:
+        """Drop up to `size` bytes in bounded memory; the number dropped."""
+        dropped = 0
+        while dropped < size and (piece := self.take(min(BLOCK_BYTES, size - dropped))):
+            dropped += len(piece)
+        return dropped
+
+    def take_head(self, limit: int) -> bytes | None:
+        """Bytes up to and with the first empty line; None if there is none within `limit` bytes."""
+        size = 0
+        while True:
+            size = min(size + BLOCK_BYTES, limit)
+            window = self.peek(size)
+            end = _head_end(window)
+            if end is not None:
+                return self.take(end)
+            if size >= limit or len(window) < size:
+                return None
+
+
+def _head_end(window: bytes) -> int | None:
+    """Where the first empty line ends (CRLF or LF), or None."""
+    ends = [at + len(mark) for mark in (b"\r\n\r\n", b"\n\n", b"\n\r\n") if (at := window.find(mark)) >= 0]
+    return min(ends) if ends else None
