@@ -41,6 +41,7 @@ class LoopSettings:
 
     zero_stage: int = 1
     micro_batch_rows: int = 8
+    persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
     checkpoint_every_steps: int = 50
     probe_rows: int = 4
     rows_ahead: int = 64
@@ -91,11 +92,8 @@ def train(
     probe = [source.row(source.batches.select(i)) for i in range(min(settings.probe_rows, source.batches.rows))]
     model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
     schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
-    optimizer = EngineConfig(
-        zero_stage=settings.zero_stage,
-        micro_batch_rows=settings.micro_batch_rows,
-        **state.recipe["optimizer"],
-    )
+    layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
+    optimizer = EngineConfig(**layout, **state.recipe["optimizer"])
     engine = Engine(initialise(Decoder(model), state.recipe["seed"]), optimizer, source.shards.special)
     progress, parent = Progress(), None
     if state.checkpoint is not None:
