@@ -8,7 +8,6 @@ in = out + cut.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -340,9 +339,9 @@ def _rejected(empty: pa.Table) -> pa.Table:
 
 
 def _encode_books(rejected: pa.Table, cut: int) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(rejected.replace_schema_metadata({"tokens_cut": str(cut)}), sink)
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
@@ -355,7 +354,7 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
 
     def book(unit: Unit) -> UnitResult:
         body = store.get(_books_key(unit.spec["prefix"], unit.spec["encoded"]))
-        rejected = pq.read_table(io.BytesIO(body))
+        rejected = pq.read_table(pa.BufferReader(body))
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
         for account in ("documents.documents", "documents.rejected.no_tokens"):

@@ -1,6 +1,6 @@
 """Markers, skips with their reason, and isolation: no test reaches a real bucket, cluster or home folder.
 
-Engines and the S3 server are started once a session and shared; what a test changes, it gives back.
+The S3 server is started once a session and shared; what a test changes, it gives back.
 """
 
 from __future__ import annotations
@@ -13,14 +13,8 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-    from pyspark.sql import SparkSession
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT / "tests" / "s3"))
@@ -102,25 +96,6 @@ def s3_prefix(s3_server: s3.S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{bucket}/prefix"
-
-
-@pytest.fixture(scope="session")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """One local Spark session for the whole test run."""
-    from jobs.runtime.spark_session import SHORT_JOBS, close_spark, open_spark
-
-    session = open_spark("tests", master="local[2,4]", run_dir=tmp_path_factory.mktemp("spark"), settings=SHORT_JOBS)
-    yield session
-    close_spark(session)
-
-
-@pytest.fixture(scope="session")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """One private Ray for the whole test run."""
-    from jobs.runtime.ray_session import close_ray, open_ray
-
-    yield open_ray(run_dir=tmp_path_factory.mktemp("ray"), num_cpus=4)
-    close_ray()
 
 
 def _set_hypothesis() -> None:

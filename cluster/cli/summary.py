@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -28,7 +26,7 @@ def show_summary(store: Store, outcomes: Sequence[Outcome], seconds: float) -> N
     if tokens := made.get("tokens"):
         _tokens(tokens)
     if evaluation := made.get("artifacts/evaluation"):
-        _training(store, evaluation)
+        _training(evaluation)
     _dropped_page(store, made)
     _next(store, made)
 
@@ -114,25 +112,20 @@ def _tokens(m: Manifest) -> None:
     )
 
 
-def _training(store: Store, evaluation: Manifest) -> None:
-    report = json.loads(Dataset(store, evaluation).read_file("evaluation.json"))
-    click.echo("")
-    show_training(report)
-
-
-def show_training(report: dict[str, Any]) -> None:
+def _training(evaluation: Manifest) -> None:
     """Loss first -> last, loss by domain, a few tokens."""
-    run = report.get("run", {})
+    report = evaluation.stats
+    run = report["run"]
     if "first_loss" in run:
-        click.echo(
-            f"training loss {run['first_loss']:.3f} -> {run['last_loss']:.3f} in {run['steps']} steps"
-            f" ({run.get('tokens', 0):,} tokens)"
-        )
-    for row in report.get("domains", []):
-        _line(f"  heldout {row['name']}", f"loss {row['loss']:.3f}   bits per byte {row['bits_per_byte']:.3f}")
-    if report.get("sample"):
-        click.echo("a few tokens of a tiny model, which has learned form and no sense:")
-        click.echo(clip(f"  {visible(report['sample'])}", COLUMNS))
+        losses = f"loss {run['first_loss']:.3f} -> {run['last_loss']:.3f}"
+        click.echo(f"\nrun {run['name']}: {losses} in {run['steps']} steps, {run['tokens']:,} tokens trained")
+    for score in report["domains"]:
+        figures = f"loss {score['loss']:.3f}   bits per byte {score['bits_per_byte']:.3f}"
+        _line(f"  heldout {score['name']}", f"{figures}   {score['documents']} documents")
+    if report["samples"]:
+        click.echo("a few tokens of a tiny model, which has learned some form and no sense:")
+        for sample in report["samples"][:2]:
+            click.echo(clip(f"  {visible(sample['prompt'])} | {visible(sample['text'])}", COLUMNS))
 
 
 def _dropped_page(store: Store, made: dict[str, Manifest]) -> None:
@@ -163,5 +156,8 @@ def _next(store: Store, made: dict[str, Manifest]) -> None:
     click.echo("       gristmill datasets sample corpus -n 3")
     click.echo("       gristmill explain URL           what happened to a page")
     if "artifacts/evaluation" in made:
-        click.echo("       gristmill runs show tiny        the training run, step by step")
+        click.echo(
+            f"       gristmill runs show {made['artifacts/evaluation'].stats['run']['name']:<12}"
+            "the training run: plan, attempts, checkpoints"
+        )
     click.echo("       make run CRAWL='path/*.warc.gz' OUT=folder    your own crawl")

@@ -6,7 +6,6 @@ A batch is written after 1,000 units or 10 seconds, so a million units cost a th
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,16 +56,16 @@ class DoneWriter:
 
 def encode_done(rows: pa.Table) -> bytes:
     """A batch as it is stored."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def read_done(store: Store, prefix: str) -> pa.Table:
     """All done rows of a stage in flight; of a unit with several outcomes, those of the smaller attempt."""
     keys = [o.key for o in store.list(f"{prefix}/done/")]
     with ThreadPoolExecutor(8) as pool:
-        tables = list(pool.map(lambda k: pq.read_table(io.BytesIO(store.get(k)), schema=DONE), keys))
+        tables = list(pool.map(lambda k: pq.read_table(pa.BufferReader(store.get(k)), schema=DONE), keys))
     settled = settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
     pa.default_memory_pool().release_unused()
     return settled

@@ -310,7 +310,7 @@ def _check_failed(stage: Stage, totals: dict[str, tuple[int, int]], rows: Sequen
             raise InputError(
                 f"{stage.job}: {failed} of {total} {name} failed ({told}), the first of them in"
                 f" {_first_failing(rows, name)}; nothing was committed",
-                mend=f"look at that input; if it is meant, --set max_failed_fraction=1 (it is {stage.max_failed_fraction:g})",
+                mend=f"look at it; if it is meant so, raise max_failed_fraction (now {stage.max_failed_fraction:g})",
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,11 @@ def close_spark(session: SparkSession) -> None:
     SparkContext._jvm = None
     if process is not None:
         process.stdin.close()  # the JVM ends at the end of its input
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def spark_settings(master: str, run_dir: Path) -> dict[str, str]:

@@ -72,9 +72,7 @@ def outcome_of(item: Record | Damage, file: str, rules: DocumentRules) -> Outcom
         return _refuse(file, item, refused[0], value=refused[1], detail=refused[2], **known)
     page = _page(item, url, date, rules)
     if page.reason is not None:
-        return _refuse(
-            file, item, page.reason, value=page.value, threshold=page.threshold, detail=page.detail, **known
-        )
+        return _refuse(file, item, page.reason, value=page.value, threshold=page.threshold, detail=page.detail, **known)
     language, score = identify(page.text)
     if rules.languages is not None and language not in rules.languages:
         return _refuse(file, item, "language", value=score, detail=language, **known)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from pipelines.crawl.decode import decode_text
-from pipelines.crawl.shape import PageBounds, first_broken_bound
+from pipelines.crawl.shape import PageBounds, first_broken_bound, without_large_scripts
 
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
@@ -55,6 +55,7 @@ def extract_html(
     markup = _CONTROL.sub("", markup)
     if (broken := first_broken_bound(markup, bounds)) is not None:
         return Page(charset=charset, reason=broken[0], value=broken[1], threshold=broken[2])
+    markup = without_large_scripts(markup, bounds.script_characters)
     if not markup.strip():
         return Page(charset=charset, reason="empty")
     try:

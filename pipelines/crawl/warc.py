@@ -207,9 +207,7 @@ def _head_end(window: bytes) -> int | None:
     return min(ends) if ends else None
 
 
-def _walk(
-    source: Source, start: int, end: int, bounds: WarcBounds, forms: tuple[_Form, _Form]
-) -> Iterator[Item]:
+def _walk(source: Source, start: int, end: int, bounds: WarcBounds, forms: tuple[_Form, _Form]) -> Iterator[Item]:
     """Items from `start` on, in the file's own form; the other one only where the own has no more starts."""
     form = forms[0]
     at = start if start == 0 else form.find(source, start, end)

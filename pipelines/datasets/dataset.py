@@ -7,7 +7,6 @@ corpus.to_arrow(columns=["id", "text"]), corpus.sample(20), corpus.annotations("
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -156,7 +155,7 @@ def read_parquet(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet object in memory, page checksums verified."""
     try:
         return pq.read_table(
-            io.BytesIO(body), columns=list(columns) if columns else None, page_checksum_verification=True
+            pa.BufferReader(body), columns=list(columns) if columns else None, page_checksum_verification=True
         )
     except OSError as e:
         raise IntegrityError(f"a Parquet object cannot be read: {e}") from e

@@ -8,7 +8,6 @@ its job has written done records. Candidate lists are a create-only chain under 
 from __future__ import annotations
 
 import datetime
-import io
 import re
 import uuid
 from collections.abc import Iterator
@@ -103,7 +102,8 @@ def _live_keys(store: Store) -> pa.Array:
     for prefix in ("datasets/", "artifacts/"):
         for o in store.list(prefix):
             if "/work/" in o.key and "/done/" in o.key:
-                columns.append(pq.read_table(io.BytesIO(store.get(o.key)), columns=["key"])["key"].combine_chunks())
+                done = pq.read_table(pa.BufferReader(store.get(o.key)), columns=["key"])
+                columns.append(done["key"].combine_chunks())
     return pc.unique(pa.chunked_array(columns, pa.string())) if columns else pa.array([], pa.string())
 
 

@@ -7,7 +7,6 @@ never list folders to find data. Version N+1 is the next number of a create-only
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -125,11 +124,11 @@ def commit_manifest(store: Store, manifest: Manifest, writer: str) -> Manifest |
 def put_part_list(store: Store, name: str, rows: pa.Table) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
     """Store the part list, content-named: (its manifest entry, the head of 20 rows, the rows in stored order)."""
     rows = rows.select(PART_LIST.names).cast(PART_LIST).sort_by(_ORDER)
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(
         rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=["role", "stage_id", "cell"]
     )
-    encoded = sink.getvalue()
+    encoded = sink.getvalue().to_pybytes()
     digest = hashlib.sha256(encoded).hexdigest()
     key = f"{home(name)}/lists/{digest[:16]}.parquet"
     store.put(key, encoded)
@@ -159,4 +158,4 @@ def read_part_list(store: Store, manifest: Manifest) -> pa.Table:
         ) from e
     if hashlib.sha256(encoded).hexdigest() != manifest.part_list["sha256"]:
         raise IntegrityError(f"{store.location}: {key} differs from the hash in the manifest", key=key)
-    return pq.read_table(io.BytesIO(encoded))
+    return pq.read_table(pa.BufferReader(encoded))

@@ -7,7 +7,6 @@ them as they lie. Bytes are finished before the upload, so a key always holds th
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -39,14 +38,15 @@ def encode_table(dataset: str, unit: str, role: str, table: pa.Table, schema: pa
     """A part or a ledger object. With a schema, missing columns become nulls and the rest is cast to it."""
     if schema is not None:
         table = conform(table, schema)
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     per_row = max(1, table.nbytes // max(1, table.num_rows))
     with pq.ParquetWriter(
         sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
     ) as writer:
         writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
     ids = rows_sum(table["id"].to_pylist()) if "id" in table.schema.names and role == "part" else None
-    return _named(dataset, unit, role, ".parquet", sink.getvalue(), table.num_rows, table_content_sum(table), ids)
+    body = sink.getvalue().to_pybytes()
+    return _named(dataset, unit, role, ".parquet", body, table.num_rows, table_content_sum(table), ids)
 
 
 def encode_file(

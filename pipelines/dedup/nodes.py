@@ -7,7 +7,6 @@ nodes of an appended crawl come after all earlier ones, and the numbers follow f
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,10 +103,10 @@ def read_order(store: Store, parts: pa.Table, nodes: np.ndarray) -> pa.Table:
 
 def put_table(store: Store, prefix: str, table: pa.Table) -> dict[str, Any]:
     """Store a table of the work in flight under its hash: {"key", "rows"}."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    key = f"{prefix}/{hashlib.sha256(sink.getvalue()).hexdigest()[:32]}.parquet"
-    store.put(key, sink.getvalue())
+    key = f"{prefix}/{hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest()[:32]}.parquet"
+    store.put(key, sink.getvalue().to_pybytes())
     return {"key": key, "rows": table.num_rows}
 
 
@@ -138,9 +137,9 @@ def put_decisions(store: Store, prefix: str, decisions: pa.Table, chunk_rows: in
     for start in range(0, decisions.num_rows, chunk_rows):
         chunk = decisions.slice(start, chunk_rows)
         first, last = chunk["node"][0].as_py(), chunk["node"][-1].as_py()
-        sink = io.BytesIO()
+        sink = pa.BufferOutputStream()
         pq.write_table(chunk, sink, compression="zstd", write_page_checksum=True)
-        store.put(f"{prefix}/{first}-{last}.parquet", sink.getvalue())
+        store.put(f"{prefix}/{first}-{last}.parquet", sink.getvalue().to_pybytes())
 
 
 def read_decisions(store: Store, prefix: str, keys: Sequence[str], first: int, end: int) -> pa.Table:

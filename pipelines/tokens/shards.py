@@ -8,7 +8,6 @@ little-endian u32 CRC-32C for every 16 KiB of `.bin`, so that a ranged read can 
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 
@@ -57,12 +56,12 @@ def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: p
         [np.arange(len(lengths)), ids, parts, rows.astype(np.int64), firsts, lengths.astype(np.int64)],
         schema=DOCS,
     )
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(docs, sink, compression="zstd", write_page_checksum=True, store_schema=False)
     return Shard(
         tokens=body,
         index=write_index(lengths, tokens.dtype),
-        docs=sink.getvalue(),
+        docs=sink.getvalue().to_pybytes(),
         checksums=page_checksums(body),
     )
 

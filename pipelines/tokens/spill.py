@@ -48,7 +48,7 @@ def spill_table(encoded: Encoded, cells: Sequence[str], hashes: np.ndarray, ids:
 
 def encode_spill(table: pa.Table) -> bytes:
     """As it is stored: small row groups, so that a range of hashes is a range of bytes."""
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     per_row = max(1, table.nbytes // max(1, table.num_rows))
     pq.write_table(
         table,
@@ -57,7 +57,7 @@ def encode_spill(table: pa.Table) -> bytes:
         write_page_checksum=True,
         row_group_size=max(1, _ROW_GROUP_BYTES // per_row),
     )
-    return sink.getvalue()
+    return sink.getvalue().to_pybytes()
 
 
 def read_range(store: Store, key: str, cell: str, first: int, last: int) -> pa.Table:
@@ -66,7 +66,8 @@ def read_range(store: Store, key: str, cell: str, first: int, last: int) -> pa.T
     wanted = [
         group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), cell, first, last)
     ]
-    table = file.read_row_groups(wanted) if wanted else SPILL.empty_table()
+    # On this thread: a Python file that Arrow's threads hold at exit ends the interpreter with an abort.
+    table = file.read_row_groups(wanted, use_threads=False) if wanted else SPILL.empty_table()
     inside = pc.and_(
         pc.equal(table["cell"], cell),
         pc.and_(

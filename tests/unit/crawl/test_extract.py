@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.crawl.extract import clean_text, extract_html
-from pipelines.crawl.shape import PageBounds, first_broken_bound
+from pipelines.crawl.shape import PageBounds, first_broken_bound, without_large_scripts
 
 ARTICLE = (
     "<html><head><title>The mill</title>"
@@ -64,6 +64,22 @@ def test_hostile_pages_are_refused_before_they_are_parsed(html, reason):
     page = extract_html(html.encode())
     assert (page.text, page.reason) == ("", reason)
     assert time.process_time() - started < 2
+
+
+def test_a_huge_script_is_emptied_and_the_page_stays():
+    script = '<script type="application/ld+json">' + '"author":"' * 200_000 + "</SCRIPT >"
+    started = time.process_time()
+    page = extract_html(ARTICLE.replace("<nav>", script + "<nav>").encode())
+    assert time.process_time() - started < 3
+    assert page.text == extract_html(ARTICLE.encode()).text
+    assert (
+        without_large_scripts("<script>abc</script><script >abcd</script>x", 3)
+        == "<script>abc</script><script ></script>x"
+    )
+    assert without_large_scripts("<script>abcd", 3) == "<script>"
+    for unit in ("<script", "<script>", "<script x='", "</script"):
+        without_large_scripts(unit * 100_000, 10)
+    assert time.process_time() - started < 5
 
 
 def test_closing_tags_that_close_nothing_do_not_hide_depth():
