@@ -18,17 +18,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "training"))
-
-from ranks import run_ranks
-from token_shards import documents_of, write_tokens
-from training_tasks import train_runs
 
 from jobs import pretrain
 from jobs.runtime.context import Context
 from jobs.runtime.progress import Progress
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError
+from tests.unit.training.ranks import run_ranks
+from tests.unit.training.token_shards import documents_of, write_tokens
+from tests.unit.training.training_tasks import train_runs
 from training.loop import LoopSettings
 from training.metrics import read_metrics
 from training.run_log import RunLog

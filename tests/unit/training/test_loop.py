@@ -11,11 +11,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-from ranks import run_ranks
-from training_tasks import SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
-
 from pipelines.datasets.store import open_store
 from pipelines.errors import IntegrityError
+from tests.unit.training.ranks import run_ranks
+from tests.unit.training.training_tasks import SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.metrics import read_metrics

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from token_shards import EOS, documents_of, write_tokens
 
 from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import InputError, IntegrityError
+from tests.unit.training.token_shards import EOS, documents_of, write_tokens
 from training.data.plan import DatasetPin, Plan, single_segment_plan
 from training.data.rows import IGNORED, sum_digests
 from training.data.stream import RowSource, RowStream
