@@ -67,11 +67,12 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     heldout, tokens = context.open(config.heldout), context.open(config.tokens)
     name = newest_run(context.store, config.run, tokens.manifest.sha256)
-    if name is None:
+    state = RunLog(context.store, name or config.run).state
+    if name is None or state.checkpoint is None:
         raise InputError(
             f"run {config.run!r} has no checkpoint in {context.root}", mend="train it first: `gristmill run pretrain`"
         )
-    state = RunLog(context.store, name).state
+    checkpoint_sha256 = state.checkpoint["sha256"]
     manifest = make_artifact(
         context,
         config.output,
@@ -80,7 +81,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
         stage_id=stage_id("evaluate_model", VERSION, config),
         config=content_config(config),
         parents=[Parent(manifest=heldout.manifest), Parent(manifest=tokens.manifest, role="tokens")],
-        inputs=[state.checkpoint["sha256"][:32]],
+        inputs=[checkpoint_sha256[:32]],
         make=lambda: _evaluate(config, context, heldout, name, state),
     )
     stats = manifest.stats

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from torch import Tensor
 from pipelines.errors import ConfigError, SetupError
 from training.data.rows import RowArrays, SpecialTokens, empty_row
 from training.model.decoder import Decoder
-
-if TYPE_CHECKING:
-    from deepspeed.runtime.engine import DeepSpeedEngine
 
 STATES = ("master", "exp_avg", "exp_avg_sq")
 
@@ -93,9 +90,10 @@ class Engine:
         self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self.decayed = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
         self._optimizer = _CheckedAdamW(_groups(model, config), config, check=config.zero_stage == 0)
-        self._engine = _deepspeed_engine(model, self._optimizer, config, self.world_size)
+        # DeepSpeed hangs its state on parameters and optimizers as it goes: no checker knows these types.
+        self._engine: Any = _deepspeed_engine(model, self._optimizer, config, self.world_size)
         self.versions = library_versions()
-        self._parameters = dict(self._engine.module.named_parameters())
+        self._parameters: dict[str, Any] = dict(self._engine.module.named_parameters())
         self.device = torch.device(self._engine.device)
         self._create_moments()
 
@@ -200,14 +198,14 @@ class Engine:
         if self.config.zero_stage in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def _whole(self, name: str, parameter: Tensor, *, owned: bool) -> Fragment:
+    def _whole(self, name: str, parameter: Any, *, owned: bool) -> Fragment:
         first = parameter.numel() * self.rank // self.world_size if owned else 0
         last = parameter.numel() * (self.rank + 1) // self.world_size if owned else parameter.numel()
         state = self._adam.state[parameter]
         whole = {"master": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
         return Fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
 
-    def _partition_of(self, name: str, parameter: Tensor) -> Fragment:
+    def _partition_of(self, name: str, parameter: Any) -> Fragment:
         """ZeRO-3: ceil(numel / W) elements at rank times that; the last rank's padding is uninitialised."""
         shard = self._engine.optimizer
         master = shard.get_local_fp32_param(parameter)
@@ -260,7 +258,7 @@ def library_versions() -> dict[str, str]:
     return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
 
 
-def _mapped(name: str, parameter: Tensor) -> Fragment | None:
+def _mapped(name: str, parameter: Any) -> Fragment | None:
     """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
     mapping = parameter._hp_mapping
     if mapping is None:
@@ -278,9 +276,7 @@ def _groups(model: Decoder, config: EngineConfig) -> list[dict[str, Any]]:
     ]
 
 
-def _deepspeed_engine(
-    model: Decoder, optimizer: torch.optim.Optimizer, config: EngineConfig, world_size: int
-) -> DeepSpeedEngine:
+def _deepspeed_engine(model: Decoder, optimizer: torch.optim.Optimizer, config: EngineConfig, world_size: int) -> Any:
     if torch.distributed.get_backend() == "gloo":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed at import; else it takes a GPU it sees
     import deepspeed

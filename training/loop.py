@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import TypeAdapter
@@ -22,17 +22,16 @@ from pipelines.datasets.store import Store
 from pipelines.errors import ConflictError, GristmillError, InputError
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, restore, save
-from training.data.rows import RowArrays
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine, EngineConfig
 from training.metrics import MetricsWriter
 from training.model.decoder import Decoder, ModelConfig, initialise
-from training.run_log import Attempt, RunLog
+from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 _HALF = 1 << 63
-_GO_ON, _STOP, _FENCED = 0, 1, 2
+_GO_ON, _STOP, _OVERTAKEN = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +40,7 @@ class LoopSettings:
 
     zero_stage: int = 1
     micro_batch_rows: int = 8
+    persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
     checkpoint_every_steps: int = 50
     probe_rows: int = 4
     rows_ahead: int = 64
@@ -77,63 +77,20 @@ def train(
 
     `started_by` names the job in the chain; `on_step` is called with every step's metrics, on every rank.
     """
-    world_size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    log = RunLog(store, run)
-    by = {"job": started_by, "host": platform.node(), "pid": os.getpid()}
-    by |= {"world_size": world_size, "zero_stage": settings.zero_stage}
-    attempt = Attempt(log, by) if rank == 0 else None
-    number, entry = _share([attempt.number, log.state.number] if attempt else [0, 0])
-    state = log.state_at(entry)
-    if state.plan is None:
-        raise InputError(f"run {run!r} has no plan")
-
-    source = RowSource(store, state.plan)
-    probe = [source.row(source.batches.select(i)) for i in range(min(settings.probe_rows, source.batches.rows))]
-    model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
-    schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
-    optimizer = EngineConfig(
-        zero_stage=settings.zero_stage,
-        micro_batch_rows=settings.micro_batch_rows,
-        **state.recipe["optimizer"],
-    )
-    engine = Engine(initialise(Decoder(model), state.recipe["seed"]), optimizer, source.shards.special)
-    progress, parent = Progress(), None
-    if state.checkpoint is not None:
-        parent = {name: state.checkpoint[name] for name in ("number", "key", "sha256")}
-        progress = restore(engine, CheckpointReader(store, parent["key"], parent["sha256"]), probe)
-
-    session = _Session(store, run, settings, attempt, f"attempt-{number:04d}", source, engine, probe)
-    session.facts = {
-        "plan": {"revision": state.revision, "sha256": state.plan.sha256},
-        "parent": parent,
-        "tokenizer_sha256": source.shards.tokenizer["manifest_sha256"],
-    }
-    loss = state.checkpoint["loss"] if state.checkpoint else None
-    dropped, saved_step = 0, progress.step if parent else -1
-    with RowStream(
-        source,
-        rank=rank,
-        world_size=world_size,
-        start_step=source.batches.step_at(progress.position),
-        rows_ahead=settings.rows_ahead,
-        requests_in_flight=settings.requests_in_flight,
-    ) as stream:
+    attempt = _Attempt.open(store, run, settings, started_by)
+    with attempt.stream() as stream:
         for batch in stream:
             started = time.perf_counter()
-            tokens, rows_digest, order = session.agree(batch)
-            if order == _FENCED:
-                raise ConflictError(
-                    f"run {run!r}: a newer attempt than {number} has been opened; this one may write nothing more",
-                    mend="let the newer attempt train; nothing was lost",
-                )
+            tokens, rows, order = attempt.agree(batch)
+            if order == _OVERTAKEN:
+                raise attempt.overtaken()
             if order == _STOP:
                 break
-            position = batch.batch.end
-            rate = schedule.learning_rate(position, state.plan.end_position)
-            loss, grad_norm, applied = session.update(batch, tokens, rate)
-            progress = progress.after(position=position, trained_tokens=tokens, rows=rows_digest, applied=applied)
+            rate = attempt.schedule.learning_rate(batch.batch.end, attempt.plan.end_position)
+            loss, grad_norm, applied = attempt.update(batch, tokens, rate)
+            attempt.advance(batch, tokens, rows, loss, applied)
             metrics = {
-                **progress.to_json(),
+                **attempt.progress.to_json(),
                 "loss": loss,
                 "grad_norm": grad_norm,
                 "learning_rate": rate,
@@ -141,55 +98,78 @@ def train(
                 "applied": applied,
                 "seconds": time.perf_counter() - started,
             }
-            session.record(metrics)
+            attempt.record(metrics)
             on_step(metrics)
-            dropped = 0 if applied else dropped + 1
-            if dropped >= settings.max_dropped_updates:
-                raise GristmillError(
-                    f"run {run!r}: {dropped} updates in a row were dropped up to step {progress.step} "
-                    f"(loss {loss}, gradient norm {grad_norm})",
-                    mend="look at the rows of these steps; a lower peak_rate in a new run often helps",
-                )
-            if progress.step % settings.checkpoint_every_steps == 0:
-                session.save(model, progress, loss)
-                saved_step = progress.step
-    finished = progress.position == state.plan.end_position
-    if saved_step != progress.step:
-        session.save(model, progress, loss)
-    if attempt is not None:
-        attempt.add("finished" if finished else "stopped", {"loss": loss, **progress.to_json()})
-    torch.distributed.barrier()
-    return TrainingEnd(progress=progress, loss=loss, finished=finished)
+            if attempt.progress.step % settings.checkpoint_every_steps == 0:
+                attempt.save()
+    return attempt.close()
 
 
-class _Session:
-    """What the steps of one attempt share."""
+class _Attempt:
+    """One rank's part in an attempt: the run's state, the engine, and how far it is."""
 
     def __init__(
-        self,
-        store: Store,
-        run: str,
-        settings: LoopSettings,
-        attempt: Attempt | None,
-        folder: str,
-        source: RowSource,
-        engine: Engine,
-        probe: list[RowArrays],
+        self, store: Store, run: str, settings: LoopSettings, state: RunState, number: int, writer: Attempt | None
     ) -> None:
-        self._store, self._run, self._settings, self._attempt = store, run, settings, attempt
-        self._folder, self._source, self._engine, self._probe = folder, source, engine, probe
-        self._metrics = MetricsWriter(store, run, folder) if attempt else None
+        """Everything but the weights' values follows from the run's chain; `writer` is rank 0's."""
+        if state.plan is None:
+            raise InputError(f"run {run!r} has no plan")
+        self._store, self._run, self._settings, self._writer = store, run, settings, writer
+        self._number, self._folder = number, f"attempt-{number:04d}"
+        self._source = RowSource(store, state.plan)
+        rows = min(settings.probe_rows, self._source.batches.rows)
+        self._probe = [self._source.row(self._source.batches.select(i)) for i in range(rows)]
+        self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
+        layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
+        config = EngineConfig(**layout, **state.recipe["optimizer"])
+        model = initialise(Decoder(self._model), state.recipe["seed"])
+        self._engine = Engine(model, config, self._source.shards.special)
+        self._metrics = MetricsWriter(store, run, self._folder) if writer else None
         self._looked, self._shown = time.monotonic(), -1e9
-        self.facts: dict[str, Any] = {}
+        self._dropped, self._saved_step = 0, -1
+        self._facts: dict[str, Any] = {
+            "plan": {"revision": state.revision, "sha256": state.plan.sha256},
+            "parent": None,
+            "tokenizer_sha256": self._source.shards.tokenizer["manifest_sha256"],
+        }
+        self.plan = state.plan
+        self.schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
+        self.progress, self.loss = Progress(), None
+
+    @classmethod
+    def open(cls, store: Store, run: str, settings: LoopSettings, started_by: str) -> Self:
+        """Rank 0 opens the attempt in the chain; all ranks go on from the checkpoint that the chain names there."""
+        log, writer = RunLog(store, run), None
+        if torch.distributed.get_rank() == 0:
+            by = {"job": started_by, "host": platform.node(), "pid": os.getpid()}
+            by |= {"world_size": torch.distributed.get_world_size(), "zero_stage": settings.zero_stage}
+            writer = Attempt(log, by)
+        number, entry = _share([writer.number, log.state.number] if writer else [0, 0])
+        state = log.state_at(entry)
+        attempt = cls(store, run, settings, state, number, writer)
+        if state.checkpoint is not None:
+            attempt._restore(state.checkpoint)
+        return attempt
+
+    def stream(self) -> RowStream:
+        """This rank's rows from here on."""
+        return RowStream(
+            self._source,
+            rank=self._engine.rank,
+            world_size=self._engine.world_size,
+            start_step=self._source.batches.step_at(self.progress.position),
+            rows_ahead=self._settings.rows_ahead,
+            requests_in_flight=self._settings.requests_in_flight,
+        )
 
     def agree(self, batch: StepRows) -> tuple[int, int, int]:
         """The step's one control collective: (N, the digest of all rows, what rank 0 has read in the chain)."""
         order = _GO_ON
-        if self._attempt is not None and time.monotonic() - self._looked > self._settings.control_every_s:
+        if self._writer is not None and time.monotonic() - self._looked > self._settings.control_every_s:
             self._looked = time.monotonic()
-            state = self._attempt.log.refresh()
-            if state.attempt != self._attempt.number:
-                order = _FENCED
+            state = self._writer.log.refresh()
+            if state.attempt != self._writer.number:
+                order = _OVERTAKEN
             elif state.stop_requested:
                 order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
@@ -211,6 +191,18 @@ class _Session:
         torch.distributed.all_reduce(nll)
         return float(nll) / tokens, outcome.grad_norm, outcome.applied
 
+    def advance(self, batch: StepRows, tokens: int, rows: int, loss: float, applied: bool) -> None:
+        """Count the step; too many dropped updates in a row end the run."""
+        self.loss = loss
+        self.progress = self.progress.after(position=batch.batch.end, trained_tokens=tokens, rows=rows, applied=applied)
+        self._dropped = 0 if applied else self._dropped + 1
+        if self._dropped >= self._settings.max_dropped_updates:
+            raise GristmillError(
+                f"run {self._run!r}: {self._dropped} updates in a row were dropped up to step {self.progress.step}, "
+                f"the last with loss {loss}",
+                mend="look at the rows of these steps; a lower peak_rate in a new run often helps",
+            )
+
     def record(self, metrics: dict[str, Any]) -> None:
         """Keep a step's metrics, and show it now and then."""
         if self._metrics is not None:
@@ -219,7 +211,7 @@ class _Session:
                 self._shown = time.monotonic()
                 self._metrics.show({**metrics, "steps": self._source.batches.steps, "attempt": self._folder})
 
-    def save(self, model: ModelConfig, progress: Progress, loss: float | None) -> None:
+    def save(self) -> None:
         """Metrics first, then the checkpoint that covers them."""
         if self._metrics is not None:
             self._metrics.flush()
@@ -227,16 +219,43 @@ class _Session:
             self._engine,
             self._store,
             self._run,
-            self._attempt,
-            progress,
+            self._writer,
+            self.progress,
             folder=self._folder,
-            model=model,
+            model=self._model,
             probe=self._probe,
-            facts={**self.facts, "loss": loss},
+            facts={**self._facts, "loss": self.loss},
         )
-        if self._attempt is not None:
-            state = self._attempt.log.state.checkpoint or {}
-            self.facts["parent"] = {name: state[name] for name in ("number", "key", "sha256")}
+        self._saved_step = self.progress.step
+        if self._writer is not None:
+            self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
+
+    def close(self) -> TrainingEnd:
+        """Save what is not saved, and say in the chain how the attempt ended."""
+        finished = self.progress.step == self._source.batches.steps
+        if self._saved_step != self.progress.step:
+            self.save()
+        if self._writer is not None:
+            self._writer.add("finished" if finished else "stopped", {"loss": self.loss, **self.progress.to_json()})
+        torch.distributed.barrier()
+        return TrainingEnd(progress=self.progress, loss=self.loss, finished=finished)
+
+    def overtaken(self) -> ConflictError:
+        """What every rank leaves with where a newer attempt has the run."""
+        return ConflictError(
+            f"run {self._run!r}: a newer attempt than {self._number} was opened; this one may write nothing more",
+            mend="let the newer attempt train; nothing was lost",
+        )
+
+    def _restore(self, entry: dict[str, Any]) -> None:
+        parent = _named(entry)
+        reader = CheckpointReader(self._store, parent["key"], parent["sha256"])
+        self.progress, self.loss = restore(self._engine, reader, self._probe), entry["loss"]
+        self._facts["parent"], self._saved_step = parent, self.progress.step
+
+
+def _named(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    return {name: checkpoint[name] for name in ("number", "key", "sha256")}
 
 
 def _share(numbers: list[int]) -> list[int]:

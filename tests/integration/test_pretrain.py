@@ -18,17 +18,15 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "training"))
-
-from ranks import run_ranks
-from token_shards import documents_of, write_tokens
-from training_tasks import train_runs
 
 from jobs import pretrain
 from jobs.runtime.context import Context
 from jobs.runtime.progress import Progress
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError
+from tests.unit.training.ranks import run_ranks
+from tests.unit.training.token_shards import documents_of, write_tokens
+from tests.unit.training.training_tasks import train_runs
 from training.loop import LoopSettings
 from training.metrics import read_metrics
 from training.run_log import RunLog
@@ -54,11 +52,14 @@ class Told(Progress):
         self.lines.append(line)
 
 
-def run_pretrain(root: Path) -> subprocess.CompletedProcess[str]:
+def command(root: Path) -> list[str]:
     """The job as a user starts it, in a process and a Ray of its own."""
-    command = [sys.executable, "-m", "jobs.pretrain", "--root", str(root)]
-    command += [f"--set={name}={getattr(CONFIG, name)}" for name in CHANGED]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=400, check=False)
+    settings = [f"--set={name}={getattr(CONFIG, name)}" for name in CHANGED]
+    return [sys.executable, "-m", "jobs.pretrain", "--root", str(root), *settings]
+
+
+def run_pretrain(root: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(root), cwd=CHECKOUT, capture_output=True, text=True, timeout=400, check=False)
 
 
 def kill_first_attempt(root: Path, killed: list[int]) -> None:
@@ -116,6 +117,34 @@ def test_a_finished_run_repeated_writes_nothing_and_says_so(trained):
     assert sorted(info.key for info in open_store(root).list("")) == before
     assert "run tiny is finished at step 40" in done.stderr
     assert "nothing to do" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_driver_killed_with_minus_9_takes_its_workers_along_and_the_same_command_goes_on(trained, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(trained[0] / "datasets", root / "datasets")
+    store = open_store(root)
+    driver = subprocess.Popen(command(root), cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while (RunLog(store, "tiny").state.checkpoint or {"step": 0})["step"] < 8:
+            assert driver.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+        driver.wait()
+    worker = RunLog(store, "tiny").state.attempt_by["pid"]
+    for _ in range(600):
+        if not Path(f"/proc/{worker}").exists():
+            break
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists(), "a worker outlived its driver by a minute"
+    done = run_pretrain(root)
+    assert done.returncode == 0, done.stderr
+    assert "goes on from step" in done.stderr
+    finished = RunLog(open_store(trained[0]), "tiny").state.finished
+    assert RunLog(store, "tiny").state.finished["digest"] == finished["digest"]
 
 
 def test_changed_settings_start_a_new_run_or_are_refused_as_asked(trained):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -13,10 +11,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "training"))
-
-from ranks import run_ranks
-from training_tasks import train_runs
 
 from jobs import evaluate_model, pretrain, tokenize_documents, train_tokenizer
 from jobs.runtime.context import Context
@@ -26,6 +20,8 @@ from pipelines.datasets.store import open_store
 from pipelines.errors import InputError
 from pipelines.tokens.tokenizer import EOS_ID, Tokenizer
 from tests.made_documents import commit_documents, join, prose
+from tests.unit.training.ranks import run_ranks
+from tests.unit.training.training_tasks import train_runs
 from training.data.stream import RowSource
 from training.loop import LoopSettings
 from training.run_log import RunLog

@@ -156,7 +156,8 @@ def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowA
             key=reader.key,
         )
     for fragment in engine.fragments(owned=False):
-        for state, run in reader.read(fragment.parameter, fragment.offset, fragment.length).items():
+        length = fragment.tensors["master"].numel()
+        for state, run in reader.read(fragment.parameter, fragment.offset, length).items():
             target = fragment.tensors[state]
             target.copy_(torch.from_numpy(run.astype(np.float32, copy=False)).view(target.shape))
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])

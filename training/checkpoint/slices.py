@@ -29,11 +29,22 @@ MAX_OBJECT_BYTES = 128 << 20
 
 
 class OwnedRun(Protocol):
-    """A contiguous run of a parameter's flat elements, as numpy-convertible tensors by state."""
+    """A contiguous run of a parameter's flat elements, as torch tensors by state."""
 
-    parameter: str
-    offset: int
-    tensors: dict[str, Any]
+    @property
+    def parameter(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """The first element."""
+        ...
+
+    @property
+    def tensors(self) -> dict[str, Any]:
+        """One for each of STATES."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

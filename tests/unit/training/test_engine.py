@@ -13,9 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
-from ranks import run_ranks
-
 from pipelines.errors import ConfigError
+from tests.unit.training.ranks import run_ranks
 from training.data.rows import RowArrays, SpecialTokens, build_row
 from training.engine import Engine, EngineConfig
 from training.model.decoder import Decoder, ModelConfig, initialise

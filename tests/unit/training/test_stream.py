@@ -4,13 +4,14 @@ import re
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from token_shards import EOS, documents_of, write_tokens
 
 from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import InputError, IntegrityError
+from tests.unit.training.token_shards import EOS, documents_of, write_tokens
 from training.data.plan import DatasetPin, Plan, single_segment_plan
 from training.data.rows import IGNORED, sum_digests
 from training.data.stream import RowSource, RowStream
@@ -202,3 +203,31 @@ def test_rows_from_a_real_s3_server_equal_those_from_memory(s3_prefix, store, ce
     with RowStream(RowSource(remote, plans[1]), rank=0, world_size=1) as stream:
         digests = [row.digest for step in stream for row in step.rows]
     assert digests == [local.row(int(p)).digest for s in range(12) for p in local.batches.batch(s).positions]
+
+
+def test_an_appended_version_goes_on_in_mid_lap_and_moves_no_earlier_row(store):
+    one = {"en.web": [list(range(8, 208)), list(range(208, 331))], "zh.web": [list(range(400, 461))]}
+    two = {"en.web": [*one["en.web"], list(range(600, 777))], "zh.web": [*one["zh.web"], list(range(800, 870))]}
+    first = write_tokens(store, one, vocab_size=1000)
+    before = plan_for(first, steps=5, rows_per_batch=5, sequence_length=10)
+    second = write_tokens(store, two, vocab_size=1000)
+    cursors = RowSource(store, before).order.cursors
+    assert cursors == {"en.web": (0, 150), "zh.web": (1, 39)}
+    [segment] = before.segments
+    later = replace(
+        segment,
+        from_position=25,
+        datasets=(replace(segment.datasets[0], version=2, manifest_sha256=second.sha256),),
+        cells=tuple(replace(c, lap=cursors[c.name][0], used=cursors[c.name][1]) for c in segment.cells),
+    )
+    plan = replace(before, segments=(segment, later), end_position=145)
+    source, alone = RowSource(store, plan), RowSource(store, before)
+    for position in range(25):
+        assert source.row(position).digest == alone.row(position).digest
+    seen = [t for p in range(145) for t in source.row(p).ids.tolist() if 8 <= t < 331 or 600 <= t < 777]
+    everything = sorted([*range(8, 331), *range(600, 777)])
+    assert sorted(seen[:500]) == everything, "the lap that grew holds old and new tokens once"
+    assert len(set(seen[500:])) == len(seen[500:])
+    wrong = replace(plan, segments=(segment, replace(later, cells=segment.cells)))
+    with pytest.raises(IntegrityError, match="lead to lap"):
+        RowSource(store, wrong)

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from token_shards import documents_of, write_tokens
 
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConflictError
+from tests.unit.training.token_shards import documents_of, write_tokens
 from training.data.plan import DatasetPin, single_segment_plan
 from training.engine import EngineConfig
 from training.loop import LoopSettings, recipe_of, train
