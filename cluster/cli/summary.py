@@ -84,10 +84,10 @@ def _stages(outcomes: Sequence[Outcome], seconds: float) -> None:
 
 def _speed(o: Outcome) -> str:
     m = o.manifests[0] if o.manifests else None
+    if o.finished:
+        return f"finished before: {m.name} v{m.version}" if m else "finished before"
     if m is None or o.seconds < 0.05:
         return ""
-    if o.finished:
-        return f"finished before: {m.name} v{m.version}"
     rows = m.part_list["rows"]
     if o.job == "extract_crawl":
         return f"{m.books['documents']['read'] / o.seconds:,.0f} records/s, {size(m.stats['bytes_in'] / o.seconds)}/s"
