@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -231,11 +231,28 @@ def _fit(config: Config, context: Context, name: str) -> BaseException | None:
             failure_config=FailureConfig(max_failures=config.max_failures),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:  # noqa: BLE001  (Ray's own types differ by version; the chain says what is true)
-        return error
-    return None
+    return _outside_the_main_thread(trainer.fit)
+
+
+def _outside_the_main_thread(work: Callable[[], object]) -> BaseException | None:
+    """Run it and return its error, if any; Ctrl-C stays ours.
+
+    In the main thread Ray Train puts its own handler for SIGINT in place of Python's and leaves it there: a run that
+    was interrupted would exit 0, and so would every job after it.
+    """
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  (Ray's types differ by version; the chain says what is true)
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded, name="ray-train", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+    return errors[0] if errors else None
 
 
 def _finish(context: Context, name: str, failure: BaseException | None) -> None:

@@ -120,7 +120,8 @@ def test_a_finished_run_repeated_writes_nothing_and_says_so(trained):
 
 
 @pytest.mark.slow
-def test_a_driver_killed_with_minus_9_takes_its_workers_along_and_the_same_command_goes_on(trained, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)], ids=["kill", "ctrl-c"])
+def test_a_driver_that_is_killed_takes_its_workers_along_and_the_same_command_goes_on(trained, tmp_path, number, code):
     root = tmp_path / "run"
     shutil.copytree(trained[0] / "datasets", root / "datasets")
     store = open_store(root)
@@ -131,6 +132,8 @@ def test_a_driver_killed_with_minus_9_takes_its_workers_along_and_the_same_comma
             assert driver.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        driver.send_signal(number)
+        assert driver.wait(120) == code
     finally:
         driver.kill()
         driver.wait()
