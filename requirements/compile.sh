@@ -9,13 +9,14 @@ compile() {
 }
 compile "$@" requirements/build.in -o requirements/build.lock
 compile "$@" --extra spark --extra ray pyproject.toml -o requirements/corpus.lock
+# What torch brings is known only after a first resolution.
+brought=$(uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+  -c requirements/corpus.lock requirements/train.in | grep -oE '^(torch|triton|nvidia|cuda)[a-z0-9-]*')
 left_out=()
-for name in torch triton $(grep -oE '^(nvidia|cuda)[a-z0-9-]*' requirements/train.lock 2>/dev/null || true) ${LEFT_OUT:-}; do
-  left_out+=(--no-emit-package "$name")
-done
+for name in $brought; do left_out+=(--no-emit-package "$name"); done
 compile "$@" -c requirements/corpus.lock "${left_out[@]}" requirements/train.in -o requirements/train.lock
 compile "$@" -c requirements/corpus.lock requirements/test.in -o requirements/test.lock
 if grep -nE '^(torch|triton|nvidia|cuda)|https?://' requirements/*.lock; then
-  echo "the lines above do not belong into a lock file: run again, or name them in LEFT_OUT" >&2
+  echo "the lines above do not belong into a lock file" >&2
   exit 1
 fi
