@@ -84,9 +84,11 @@ def _stages(outcomes: Sequence[Outcome], seconds: float) -> None:
 
 def _speed(o: Outcome) -> str:
     m = o.manifests[0] if o.manifests else None
+    if m is None:
+        return ""  # a run is no dataset; its own lines stand below
     if o.finished:
-        return f"finished before: {m.name} v{m.version}" if m else "finished before"
-    if m is None or o.seconds < 0.05:
+        return f"finished before: {m.name} v{m.version}"
+    if o.seconds < 0.05:
         return ""
     rows = m.part_list["rows"]
     if o.job == "extract_crawl":
