@@ -21,9 +21,9 @@ def crawl():
     return {f"crawl-{file}": rows[file::3] for file in range(3)}
 
 
-def test_s3_gives_the_content_of_a_folder(tmp_path, s3_root):
+def test_s3_gives_the_content_of_a_folder(tmp_path, s3_prefix):
     sums = []
-    for root in (tmp_path / "folder", s3_root):
+    for root in (tmp_path / "folder", s3_prefix):
         ctx = Context(store=open_store(root), engine="process")
         commit_documents(ctx, crawl())
         marked = dedup_documents.run(dedup_documents.Config(), ctx)[1]
