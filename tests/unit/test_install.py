@@ -89,15 +89,17 @@ def test_pip_keeps_the_users_index_and_not_the_users_target(
     assert "PIP_TARGET" not in made
 
 
-def test_the_link_to_the_checkout_is_plain_ascii(install: ModuleType, tmp_path: Path) -> None:
-    site = PROGRAM.parents[1] / ".test-venv"
-    link = tmp_path / "lib" / "python3.11" / "site-packages" / "_editable_impl_gristmill.pth"
+def test_the_link_to_the_checkout_is_plain_ascii_in_any_folder(
+    install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "目录 with space"
+    link = root / ".venv" / "lib" / "python3.11" / "site-packages" / "_editable_impl_gristmill.pth"
     link.parent.mkdir(parents=True)
-    link.write_text("/somewhere/目录\n")
-    install._make_link_relative(tmp_path)
-    assert not site.exists()
-    assert link.read_text().isascii()
-    assert (link.parent / link.read_text().strip()).resolve() == PROGRAM.parents[1]
+    link.write_text(str(root) + "\n", encoding="utf-8")
+    monkeypatch.setattr(install, "ROOT", root)
+    install._make_link_relative(root / ".venv")
+    assert link.read_bytes() == b"../../../..\n"
+    assert (link.parent / link.read_text().strip()).resolve() == root.resolve()
 
 
 @pytest.mark.parametrize("name", ["build", "corpus", "train", "test"])
