@@ -1,6 +1,6 @@
 """kill -9 of the driver in each stage of a recipe, then the same command; content compared with an unbroken run.
 
-    python -m tests.faults.kill_driver FOLDER [--crawl PATTERN] [--to JOB] [--engine process] [--delay 2.0]
+    python -m tests.faults.kill_driver FOLDER [--crawl PATTERN] [--to JOB] [--engine process] [--delay 2.0] [--at JOB=SECONDS ...]
 
 Prints one JSON line: for each stage whether the kill met it at work, and whether all content sums are equal.
 """
@@ -51,7 +51,7 @@ def kill_in(root: Path, job: str, options: argparse.Namespace) -> bool:
         for line in process.stderr:
             if line.strip() == job:
                 break
-        time.sleep(options.delay)
+        time.sleep(dict(options.at).get(job, options.delay))
         was_running = process.poll() is None
         if was_running:
             os.kill(process.pid, signal.SIGKILL)
@@ -70,6 +70,11 @@ def contents(root: Path) -> dict[str, Any]:
     return found
 
 
+def _moment(text: str) -> tuple[str, float]:
+    job, _, seconds = text.partition("=")
+    return job, float(seconds)
+
+
 def main(arguments: list[str]) -> int:
     """0 where everything is equal."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,6 +83,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--to", default="evaluate_model")
     parser.add_argument("--engine", default=None)
     parser.add_argument("--delay", type=float, default=2.0, help="seconds from the stage's line to the kill")
+    parser.add_argument("--at", action="append", default=[], type=_moment, metavar="JOB=SECONDS", help="another delay")
     options = parser.parse_args(arguments)
     steps = select_steps(read_recipe("local"), first=None, last=options.to, only=None)
     whole, broken = options.folder / "unbroken", options.folder / "killed"

@@ -131,7 +131,7 @@ def test_the_same_run_on_s3_has_the_same_content(whole, s3_prefix):
 
 
 def test_a_driver_killed_in_each_stage_changes_nothing(whole, tmp_path):
-    options = argparse.Namespace(crawl=str(SAMPLE), engine="process", delay=0.3)
+    options = argparse.Namespace(crawl=str(SAMPLE), engine="process", delay=0.3, at=[])
     killed = {}
     for step in select_steps(read_recipe("local"), first=None, last=LAST, only=None):
         killed[step.job] = kill_driver.kill_in(tmp_path / "root", step.job, options)
