@@ -1,6 +1,6 @@
 """kill -9 of the driver in each stage of a recipe, then the same command; content compared with an unbroken run.
 
-    python -m tests.faults.kill_driver FOLDER [--crawl PATTERN] [--to JOB] [--engine process] [--delay 2.0] [--at JOB=SECONDS ...]
+    python -m tests.faults.kill_driver FOLDER [--crawl PATTERN] [--to JOB] [--engine process] [--at JOB=SECONDS ...]
 
 Prints one JSON line: for each stage whether the kill met it at work, and whether all content sums are equal.
 """
