@@ -43,7 +43,7 @@ def ls(root: str | None, as_json: bool) -> None:
         click.echo("nothing here yet: `make run` or `gristmill run local` fills it")
         return
     print_table(
-        ["name", "version", "kind", "rows", "size", "created", "by"],
+        ["name", "v", "kind", "rows", "size", "created"],
         [
             [
                 m.name,
@@ -51,8 +51,7 @@ def ls(root: str | None, as_json: bool) -> None:
                 m.kind,
                 m.part_list["rows"],
                 size(m.part_list["bytes"]),
-                m.created_at.replace("T", " ").removesuffix("Z"),
-                m.job["name"],
+                m.created_at[:16].replace("T", " "),
             ]
             for m in found
         ],

@@ -45,7 +45,7 @@ def command(what: str, root: str | None, as_json: bool) -> None:
             f"{visible(what)}: no dataset and no ledger knows it. URLs are compared as crawled, letter by letter."
         )
         return
-    for row in rows:
+    for row in sorted(rows, key=lambda r: r["role"] != "ledger"):  # the verdict first, then what it rests on
         _show(row)
 
 

@@ -95,7 +95,7 @@ def _tell(entry: dict[str, Any]) -> str:
     if kind == "control":
         return str(entry.get("action"))
     shown = {k: v for k, v in entry.items() if isinstance(v, int | float | str) and k in ("step", "position", "loss")}
-    return ", ".join(f"{k} {v}" for k, v in shown.items())
+    return ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
 
 
 @command.command()
