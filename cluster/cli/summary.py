@@ -160,6 +160,6 @@ def _next(store: Store, made: dict[str, Manifest]) -> None:
     if "artifacts/evaluation" in made:
         click.echo(
             f"       gristmill runs show {made['artifacts/evaluation'].stats['run']['name']:<12}"
-            "the training run: plan, attempts, checkpoints"
+            "its plan, attempts and checkpoints"
         )
     click.echo("       make run CRAWL='path/*.warc.gz' OUT=folder    your own crawl")
