@@ -130,7 +130,9 @@ def _evaluate(
         "samples": _samples(config, model, tokenizer, openings, length, made_by),
     }
     result["sample"] = next((sample["prompt"] + sample["text"] for sample in result["samples"]), None)
-    return {"evaluation.json": (json.dumps(result, ensure_ascii=False, indent=1) + "\n").encode()}, result
+    # A checkpoint's key names its attempt, which differs from run to run: it stands in the manifest alone.
+    equal = {**result, "run": {key: value for key, value in result["run"].items() if key != "checkpoint"}}
+    return {"evaluation.json": (json.dumps(equal, ensure_ascii=False, indent=1) + "\n").encode()}, result
 
 
 def _documents(config: Config, heldout: Dataset, tokenizer: Tokenizer, bos_id: int | None) -> Iterator[EncodedDocument]:
