@@ -29,6 +29,7 @@ from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.books import Equation, total_counters
 from pipelines.datasets.manifest import Manifest, latest_manifest, read_part_list
 from pipelines.datasets.names import work_prefix
+from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.schemas import LEDGER
 from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError, InputError, IntegrityError
@@ -132,9 +133,9 @@ def _old_units(store: Store, base: Manifest | None) -> pa.Table:
     if base is None:
         return unit_table([])
     rows = read_part_list(store, base)
-    names = rows.select(["unit", "input"]).group_by(["unit", "input"]).aggregate([])
+    names = rows.select(["unit", "input"]).group_by(["unit", "input"], use_threads=False).aggregate([])
     return unit_table(
-        Unit(id=row["unit"], input=row["input"]) for row in names.sort_by([("input", "ascending")]).to_pylist()
+        Unit(id=row["unit"], input=row["input"]) for row in sorted_rows(names, [("input", "ascending")]).to_pylist()
     )
 
 
@@ -279,7 +280,6 @@ def _stats(base: Manifest | None, tokenizer: Dataset, config: Config) -> dict[st
 
 def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Encode one corpus part to its spill file and the ledger rows of what has no text."""
-    from pipelines.datasets.dataset import read_parquet
     from pipelines.tokens.cells import cell_names, id_hashes, plain_name
     from pipelines.tokens.encode import EncodeRules, encode_documents
     from pipelines.tokens.spill import encode_spill, spill_table
@@ -355,7 +355,7 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
 
     def book(unit: Unit) -> UnitResult:
         body = store.get(_books_key(unit.spec["prefix"], unit.spec["encoded"]))
-        rejected = pq.read_table(pa.BufferReader(body))
+        rejected = read_parquet(body)
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
         for account in ("documents.documents", "documents.rejected.no_tokens"):

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.runtime.execute import DONE
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
 
 
@@ -65,7 +66,7 @@ def read_done(store: Store, prefix: str) -> pa.Table:
     """All done rows of a stage in flight; of a unit with several outcomes, those of the smaller attempt."""
     keys = [o.key for o in store.list(f"{prefix}/done/")]
     with ThreadPoolExecutor(8) as pool:
-        tables = list(pool.map(lambda k: pq.read_table(pa.BufferReader(store.get(k)), schema=DONE), keys))
+        tables = list(pool.map(lambda k: read_parquet(store.get(k)).cast(DONE), keys))
     settled = settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
     pa.default_memory_pool().release_unused()
     return settled
@@ -78,15 +79,16 @@ def settle(rows: pa.Table) -> pa.Table:
         first = (
             rows.select(["key", "dataset"])
             .append_column("row", index)
-            .group_by(["key", "dataset"])
+            .group_by(["key", "dataset"], use_threads=False)
             .aggregate([("row", "min")])
         )
         rows = rows.take(first["row_min"].sort())
-    attempts = rows.select(["unit", "attempt"]).group_by("unit").aggregate([("attempt", "min"), ("attempt", "max")])
+    by_unit = rows.select(["unit", "attempt"]).group_by("unit", use_threads=False)
+    attempts = by_unit.aggregate([("attempt", "min"), ("attempt", "max")])
     if pc.all(pc.equal(attempts["attempt_min"], attempts["attempt_max"])).as_py() is False:
         chosen = pa.table({"unit": attempts["unit"], "attempt": attempts["attempt_min"]})
         position = rows.select(["unit", "attempt"]).append_column("row", pa.array(range(rows.num_rows)))
-        kept = position.join(chosen, keys=["unit", "attempt"], join_type="inner")
+        kept = position.join(chosen, keys=["unit", "attempt"], join_type="inner", use_threads=False)
         rows = rows.take(kept["row"].sort())
     return rows
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.datasets.manifest import (
     Manifest,
@@ -23,6 +22,7 @@ from pipelines.datasets.manifest import (
     read_manifest,
     read_part_list,
 )
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import InputError, IntegrityError, MissingObjectError
 
@@ -149,13 +149,3 @@ def open_dataset(root: str | Store, name: str, version: int | None = None) -> Da
     except MissingObjectError:
         there = manifest_chain(store, name).numbers()
         raise InputError(f"{name} has no version {version} in {store.location}; there are {there or 'none'}") from None
-
-
-def read_parquet(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """A Parquet object in memory, page checksums verified."""
-    try:
-        return pq.read_table(
-            pa.BufferReader(body), columns=list(columns) if columns else None, page_checksum_verification=True
-        )
-    except OSError as e:
-        raise IntegrityError(f"a Parquet object cannot be read: {e}") from e

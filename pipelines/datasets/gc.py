@@ -16,10 +16,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.datasets.chain import Chain
 from pipelines.datasets.manifest import manifest_chain, read_manifest, read_part_list
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
 
 _COLLECTED = re.compile(r"(datasets|artifacts)/[^/]+/(parts|ledger|index|shards|files|lists)/.+|_probe/.+")
@@ -102,7 +102,7 @@ def _live_keys(store: Store) -> pa.Array:
     for prefix in ("datasets/", "artifacts/"):
         for o in store.list(prefix):
             if "/work/" in o.key and "/done/" in o.key:
-                done = pq.read_table(pa.BufferReader(store.get(o.key)), columns=["key"])
+                done = read_parquet(store.get(o.key), ["key"])
                 columns.append(done["key"].combine_chunks())
     return pc.unique(pa.chunked_array(columns, pa.string())) if columns else pa.array([], pa.string())
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.datasets.chain import Chain
 from pipelines.datasets.names import home, manifest_key, manifest_prefix
+from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.store import Store
 from pipelines.errors import IntegrityError, MissingObjectError
 
@@ -123,7 +124,7 @@ def commit_manifest(store: Store, manifest: Manifest, writer: str) -> Manifest |
 
 def put_part_list(store: Store, name: str, rows: pa.Table) -> tuple[dict[str, Any], list[dict[str, Any]], pa.Table]:
     """Store the part list, content-named: (its manifest entry, the head of 20 rows, the rows in stored order)."""
-    rows = rows.select(PART_LIST.names).cast(PART_LIST).sort_by(_ORDER)
+    rows = sorted_rows(rows.select(PART_LIST.names).cast(PART_LIST), _ORDER)
     sink = pa.BufferOutputStream()
     pq.write_table(
         rows, sink, compression="zstd", write_page_checksum=True, use_dictionary=["role", "stage_id", "cell"]
@@ -158,4 +159,4 @@ def read_part_list(store: Store, manifest: Manifest) -> pa.Table:
         ) from e
     if hashlib.sha256(encoded).hexdigest() != manifest.part_list["sha256"]:
         raise IntegrityError(f"{store.location}: {key} differs from the hash in the manifest", key=key)
-    return pq.read_table(pa.BufferReader(encoded))
+    return read_parquet(encoded)

@@ -7,13 +7,16 @@ them as they lie. Bytes are finished before the upload, so a key always holds th
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.datasets.content import bytes_content_sum, rows_sum, table_content_sum
 from pipelines.datasets.names import home
+from pipelines.errors import IntegrityError
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 _FOLDERS = {"part": "parts", "ledger": "ledger", "file": "files"}
@@ -63,6 +66,25 @@ def encode_file(
     """An opaque object: a token shard, its index, a model file."""
     content = bytes_content_sum(body, rows)
     return _named(dataset, unit, role, suffix, body, rows, content, None, cell, tokens)
+
+
+def read_parquet(body: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet object in memory, page checksums verified; columns in the order asked for.
+
+    Not `pq.read_table`: that scans through Arrow's dataset engine, whose read-ahead may still run on a pool thread
+    when the process exits, and then aborts it.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+        table = file.read(columns=list(columns) if columns else None)
+    except OSError as e:
+        raise IntegrityError(f"a Parquet object cannot be read: {e}") from e
+    return table.select(list(columns)) if columns else table
+
+
+def sorted_rows(table: pa.Table, keys: Sequence[tuple[str, str]]) -> pa.Table:
+    """The rows in order of (column, ascending or descending) keys; `Table.sort_by` is of the same engine."""
+    return table.take(pc.sort_indices(table, sort_keys=list(keys)))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.datasets.dataset import read_parquet
+from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.store import Store
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.components import star_edges
@@ -144,7 +144,7 @@ def verify_edges(store: Store, parts: pa.Table, edges: pa.Table, min_similarity:
     """PAIRS: the edges whose texts have at least this exact Jaccard similarity."""
     if edges.num_rows == 0:
         return PAIRS.empty_table()
-    edges = edges.sort_by([("centre", "ascending"), ("member", "ascending")])
+    edges = sorted_rows(edges, [("centre", "ascending"), ("member", "ascending")])
     centre, member = edges["centre"].to_numpy(), edges["member"].to_numpy()
     nodes = np.unique(np.concatenate([centre, member]))
     texts = read_nodes(store, parts, nodes, "documents", ["text"])["text"]

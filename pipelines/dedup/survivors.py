@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.datasets.parts import sorted_rows
 from pipelines.dedup.components import clusters
 
 DECISIONS = pa.schema(
@@ -86,7 +87,7 @@ def decide(candidates: pa.Table, left: np.ndarray, right: np.ndarray, similarity
         },
         schema=DECISIONS,
     )
-    return table.sort_by("node")
+    return sorted_rows(table, [("node", "ascending")])
 
 
 def annotate(ids: pa.ChunkedArray, decisions: pa.Table, first_node: int) -> pa.Table:

@@ -34,7 +34,7 @@ def group_sizes(batches: Iterable[pa.RecordBatch]) -> dict[Group, int]:
                 "size": pc.fill_null(pc.binary_length(batch["text"]), 0),
             }
         )
-        for row in table.group_by(["language", "source"]).aggregate([("size", "sum")]).to_pylist():
+        for row in table.group_by(["language", "source"], use_threads=False).aggregate([("size", "sum")]).to_pylist():
             group = (row["language"] or "", row["source"] or "")
             sizes[group] = sizes.get(group, 0) + row["size_sum"]
     return sizes

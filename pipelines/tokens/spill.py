@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.datasets.parts import sorted_rows
 from pipelines.datasets.store import Store
 from pipelines.tokens.encode import Encoded
 from pipelines.tokens.shards import Shard, build_shard
@@ -43,7 +44,7 @@ def spill_table(encoded: Encoded, cells: Sequence[str], hashes: np.ndarray, ids:
         [pa.array(cells, pa.string()).take(rows), pa.array(hashes).take(rows), ids.take(rows), rows, tokens],
         schema=SPILL,
     )
-    return table.sort_by([("cell", "ascending"), ("hash", "ascending"), ("id", "ascending"), ("row", "ascending")])
+    return sorted_rows(table, [(name, "ascending") for name in ("cell", "hash", "id", "row")])
 
 
 def encode_spill(table: pa.Table) -> bytes:
