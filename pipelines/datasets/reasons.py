@@ -16,6 +16,9 @@ REASONS: dict[str, str] = {
     "bad_http_head": "the HTTP status line cannot be read",
     "bad_encoding": "the body cannot be decompressed as its Content-Encoding says",
     "engine_error": "the extraction engine raised an error on this page",
+    "page_time": "the page took longer than the bound on time and was ended",
+    "page_memory": "the page took more memory than the bound and was ended",
+    "page_crash": "the page ended the process that worked on it",
     # rejected by extraction
     "http_status": "the server answered with another status than 200",
     "not_html": "the body is not HTML",
