@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, UnitResult
 from pipelines.datasets.books import Equation
+from pipelines.datasets.content import key_sum
 from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store, open_store
@@ -112,62 +114,74 @@ def _artifacts() -> dict[str, str]:
 
 
 def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit], UnitResult]:
-    """Documents, measures and ledger of one crawl file."""
-    from pipelines.crawl.document import DocumentRules, outcome_of, record_key
+    """Documents, measures and ledger of one unit of the crawl."""
+    from pipelines.crawl.batches import batches
+    from pipelines.crawl.document import DocumentRules
     from pipelines.crawl.sources import StoreSource
-    from pipelines.crawl.warc import Skipped, read_warc
-    from pipelines.filters.measures import measure
+    from pipelines.crawl.warc import read_warc
+    from pipelines.datasets.parts import PartWriter
+    from pipelines.filters.measures import MEASURE_SCHEMA
 
     crawl = open_store(worker_config["crawl_root"])
     wanted = frozenset(worker_config["languages"]) or None
     rules = DocumentRules(source=worker_config["source"], source_type=worker_config["source_type"], languages=wanted)
+    filters_schema = pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
 
     def extract(unit: Unit) -> UnitResult:
-        documents: list[dict[str, Any]] = []
-        ledger: list[dict[str, Any]] = []
-        accounts: dict[str, list[bytes]] = {}
-        skipped = 0
-        for item in read_warc(StoreSource(crawl, unit.input, unit.size_bytes)):
-            if isinstance(item, Skipped):
-                skipped += 1
-                continue
-            outcome = outcome_of(item, unit.input, rules)
-            key = record_key(unit.input, item.offset, item.index)
-            accounts.setdefault("read", []).append(key)
-            if outcome.document is not None:
-                documents.append(outcome.document)
-                accounts.setdefault("kept", []).append(key)
-            else:
-                row = outcome.ledger or {}
-                ledger.append(row)
-                accounts.setdefault(f"{row['verdict']}.{row['reason']}", []).append(key)
-        table = pa.Table.from_pylist(documents, schema=DOCUMENTS)
-        measures = measure(table["text"]).add_column(0, DOCUMENTS.field("id"), table["id"])
+        documents, filters, ledger = PartWriter(DOCUMENTS), PartWriter(filters_schema), PartWriter(LEDGER)
+        stats = DocumentStats()
         result = UnitResult(
-            parts={worker_config["documents"]: table, worker_config["filters"]: measures},
-            ledger=pa.Table.from_pylist(ledger, schema=LEDGER),
-            stats={"skipped_records": skipped, **document_stats(table), "bytes_in": unit.size_bytes},
+            parts={worker_config["documents"]: documents, worker_config["filters"]: filters}, ledger=ledger
         )
-        for account, keys in accounts.items():
-            result.counters.add(f"documents.{account}", keys)
-        ids = [i.encode() for i in table["id"].to_pylist()]
-        result.counters.add("filters.rows", ids)
-        result.counters.add("filters.annotated", ids)
+        for batch in batches(read_warc(StoreSource(crawl, unit.input, unit.size_bytes)), unit.input, rules):
+            documents.write(batch.documents)
+            filters.write(batch.measures)
+            ledger.write(batch.ledger)
+            stats.add(batch.documents)
+            for account, (n, total) in batch.accounts.items():
+                result.counters.add_sum(f"documents.{account}", n, total)
+            for name, n in batch.stats.items():
+                result.counters.add_count(f"stats.{name}", n)
+            ids = key_sum(i.encode() for i in batch.documents["id"].to_pylist())
+            for account in ("rows", "annotated"):
+                result.counters.add_sum(f"filters.{account}", batch.documents.num_rows, ids)
+        result.stats = {**stats.values(), "bytes_in": unit.size_bytes}
         return result
 
     return extract
 
 
-def document_stats(table: pa.Table, prefix: str = "") -> dict[str, int]:
+class DocumentStats:
     """Characters, and documents by language, script, charset, source and domain (the 1,000 largest of a unit)."""
-    stats = {f"{prefix}characters": sum(len(t or "") for t in table["text"].to_pylist())}
-    for column in ("language", "script", "charset", "source", "source_type"):
-        for value, n in Counter(table[column].to_pylist()).items():
-            if value is not None:
-                stats[f"{prefix}by_{column}.{value}"] = n
-    for domain, n in Counter(table["domain"].to_pylist()).most_common(DOMAINS_PER_UNIT):
-        stats[f"{prefix}by_domain.{domain or 'unknown'}"] = n
-    return stats
+
+    _COLUMNS = ("language", "script", "charset", "source", "source_type")
+
+    def __init__(self) -> None:
+        self._characters = 0
+        self._counts: dict[str, Counter[str | None]] = {name: Counter() for name in (*self._COLUMNS, "domain")}
+
+    def add(self, table: pa.Table) -> None:
+        """Count rows of documents."""
+        self._characters += pc.sum(pc.utf8_length(table["text"])).as_py() or 0
+        for name, counts in self._counts.items():
+            for pair in pc.value_counts(table[name]).to_pylist():
+                counts[pair["values"]] += pair["counts"]
+
+    def values(self, prefix: str = "") -> dict[str, int]:
+        """By the names that statistics have in a manifest."""
+        found = {f"{prefix}characters": self._characters}
+        for column in self._COLUMNS:
+            found |= {f"{prefix}by_{column}.{v}": n for v, n in self._counts[column].items() if v is not None}
+        # Equal counts are cut by name, not by the order of the rows.
+        domains = sorted(self._counts["domain"].items(), key=lambda pair: (-pair[1], pair[0] or ""))
+        return found | {f"{prefix}by_domain.{name or 'unknown'}": n for name, n in domains[:DOMAINS_PER_UNIT]}
+
+
+def document_stats(table: pa.Table, prefix: str = "") -> dict[str, int]:
+    """`DocumentStats` of one table."""
+    stats = DocumentStats()
+    stats.add(table)
+    return stats.values(prefix)
 
 
 if __name__ == "__main__":

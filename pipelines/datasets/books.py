@@ -39,6 +39,10 @@ class Counters:
         listed = list(keys)
         self._add(name, len(listed), key_sum(listed))
 
+    def add_sum(self, name: str, n: int, total: int) -> None:
+        """Count records of whose keys the sum of hashes is known already."""
+        self._add(name, n, total)
+
     def add_count(self, name: str, n: int) -> None:
         """Count without keys: characters, tokens, documents by language."""
         self._add(name, int(n), 0)

@@ -39,17 +39,37 @@ def bytes_content_sum(body: bytes, rows: int) -> str:
     return format_sum(rows, xxhash.xxh3_128_intdigest(body))
 
 
+class OrderedIds:
+    """`rows_sum` of ids that come in pieces."""
+
+    def __init__(self) -> None:
+        """No ids yet."""
+        self._hasher = xxhash.xxh3_128()
+
+    def add(self, ids: Iterable[str | None]) -> None:
+        """The next ids in order; a null id (a tombstone) counts as empty."""
+        self._hasher.update("".join([f"{i or ''}\n" for i in ids]).encode())
+
+    def hexdigest(self) -> str:
+        """32 hex."""
+        return self._hasher.hexdigest()
+
+
 def rows_sum(ids: Iterable[str | None]) -> str:
     """32 hex of the ids in their order; a null id (a tombstone) counts as empty."""
-    hasher = xxhash.xxh3_128()
-    for i in ids:
-        hasher.update((i or "").encode() + b"\n")
-    return hasher.hexdigest()
+    ordered = OrderedIds()
+    ordered.add(ids)
+    return ordered.hexdigest()
+
+
+def key_hashes(keys: Iterable[bytes]) -> list[int]:
+    """The hash of each record key, which books and their accounts add up."""
+    return list(map(xxhash.xxh3_128_intdigest, keys))
 
 
 def key_sum(keys: Iterable[bytes]) -> int:
     """Sum mod 2^128 of the hashes of record keys: one lost and one doubled record do not cancel."""
-    return sum(map(xxhash.xxh3_128_intdigest, keys)) & _MASK
+    return sum(key_hashes(keys)) & _MASK
 
 
 def format_sum(rows: int, total: int) -> str:

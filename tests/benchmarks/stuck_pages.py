@@ -10,6 +10,7 @@ in the same killable child with the same limits; one that overruns is shown as `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import importlib.metadata
 import importlib.util
@@ -163,10 +164,8 @@ def _plain_body(body: bytes, headers: dict[str, str]) -> bytes:
 
 def _measured(work: Callable[[], str]) -> dict[str, Any]:
     before = _memory_kb("VmRSS")
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    except OSError:
-        pass
     begun = time.process_time()
     try:
         fate = work()
