@@ -129,13 +129,23 @@ def warm_up() -> None:
     extract_page(_WARM_UP.encode(), False, None, None, None, asdict(PageBounds()))
 
 
+def isolated_seconds() -> float:
+    """CPU seconds that this process's children spent in extraction."""
+    return sum(box.target_seconds for box in _boxes)
+
+
+_boxes: list[Sandbox] = []
+
+
 @functools.cache
 def _sandbox(seconds: float, memory_bytes: int) -> Sandbox:
     """One child a process, whatever the number of stages that it opens."""
-    return Sandbox(
+    box = Sandbox(
         f"{__name__}:extract_page",
         prepare=f"{__name__}:warm_up",
         seconds=seconds,
         memory_bytes=memory_bytes,
         patience=10.0,
     )
+    _boxes.append(box)
+    return box

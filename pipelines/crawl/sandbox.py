@@ -112,6 +112,7 @@ class Sandbox:
         self._patience = patience
         self._child: _Child | None = None
         self.restarts = 0
+        self.target_seconds = 0.0  # CPU in the target, of calls that were answered
 
     def call(self, *args: Any) -> Any:
         """The target's result; StuckError, RaisedError, or SetupError where the child cannot start."""
@@ -165,7 +166,7 @@ class Sandbox:
             open_calls = [call for call in frames[0] if not call.known]
             if not open_calls:
                 return
-            answers, worn_out, cause = child.reply(self._wall_seconds)
+            answers, worn_out, cause = self._reply(child, 1.0)
             for call, answer in zip(open_calls, answers, strict=False):
                 if answer[0] == "memory":
                     cause = cause or ("page_memory", "out of memory")
@@ -191,7 +192,7 @@ class Sandbox:
             patience = self._patience if slow else 1.0
             child = self._running()
             child.send(patience, [call.args])
-            answers, _, second = child.reply(self._wall_seconds * patience)
+            answers, _, second = self._reply(child, patience)
             child.served += 1
             if second is None and answers and answers[0][0] != "memory":
                 call.outcome = answers[0][1] if answers[0][0] == "done" else RaisedError(*answers[0][1:3])
@@ -200,6 +201,11 @@ class Sandbox:
             cause = second or ("page_memory", "out of memory")
             self._drop()
         call.outcome, call.known = StuckError(*cause), True
+
+    def _reply(self, child: _Child, patience: float) -> tuple[list[Any], bool, tuple[str, str] | None]:
+        answers, worn_out, spent, cause = child.reply(self._wall_seconds * patience)
+        self.target_seconds += spent
+        return answers, worn_out, cause
 
     def _drop(self) -> None:
         self.close()
@@ -247,17 +253,17 @@ class _Child:
         """How many calls this child has begun."""
         return COUNTER.unpack_from(self._counter)[0]
 
-    def reply(self, wall_seconds: float) -> tuple[list[Any], bool, tuple[str, str] | None]:
-        """(answers to the oldest calls sent, whether the child is worn out, why it died or None)."""
+    def reply(self, wall_seconds: float) -> tuple[list[Any], bool, float, tuple[str, str] | None]:
+        """(answers to the oldest calls sent, whether the child is worn out, CPU seconds, why it died or None)."""
         found, cause = self._wait(wall_seconds + _GRACE_SECONDS)
         if cause is None:
             with contextlib.suppress(ValueError, TypeError, IndexError):
-                answers, worn_out = found
+                answers, worn_out, spent = found
                 if all(a[0] in ("done", "raised", "memory") for a in answers):
-                    return answers, worn_out, None
+                    return answers, worn_out, float(spent), None
             cause = ("page_crash", "the result cannot be read")
         self.end()
-        return [], False, cause
+        return [], False, 0.0, cause
 
     def _wait(self, wall_seconds: float) -> tuple[Any, tuple[str, str] | None]:
         """(the next frame, None), or (None, why there is none).  The clock starts anew with each call begun."""

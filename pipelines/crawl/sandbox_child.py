@@ -22,6 +22,7 @@ import select
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -108,13 +109,15 @@ def serve(target: str, prepare: str, seconds: float, wall_seconds: float, memory
         while (body := _next_calls(calls, parent)) is not None:
             patience, listed = marshal.loads(body)
             answers = []
+            started = time.process_time()
             for args in listed:
                 begun += 1
                 COUNTER.pack_into(counter, 0, begun)
                 answers.append(_run(function, args, seconds * patience, wall_seconds * patience))
                 if answers[-1][0] == "memory":
                     break
-            _write(replies, encode_reply([answers, _worn_out(limit, memory_bytes)]))
+            spent = time.process_time() - started
+            _write(replies, encode_reply([answers, _worn_out(limit, memory_bytes), spent]))
     os.killpg(0, signal.SIGKILL)  # with whatever the target left running
 
 
