@@ -207,3 +207,20 @@ def _head_end(window: bytes) -> int | None:
     """Where the first empty line ends (CRLF or LF), or None."""
     ends = [at + len(mark) for mark in (b"\r\n\r\n", b"\n\n", b"\n\r\n") if (at := window.find(mark)) >= 0]
     return min(ends) if ends else None
+
+
+def first_member_is_long(source: Source, limit: int = 1 << 20) -> bool:
+    """Whether the file's first gzip member does not end within `limit` bytes: plain `gzip` of a whole archive makes
+    one member, and no reader can begin inside it.  (Archives begin with a small record about themselves.)
+    """
+    if not source.read(0, 3).startswith(GZIP.magic):
+        return False
+    inflater, at = GZIP.inflater(), 0
+    while at < min(limit, source.size_bytes) and not inflater.eof:
+        packed = inflater.unconsumed_tail or source.read(at, BLOCK_BYTES)
+        at += 0 if inflater.unconsumed_tail else len(packed)
+        try:
+            inflater.decompress(packed, BLOCK_BYTES)
+        except zlib.error:
+            return False
+    return not inflater.eof and at < source.size_bytes

@@ -76,3 +76,27 @@ class StoreSource:
                     mend="Run the job again, so that the crawl is listed anew.",
                 )
         return self._block[start - self._block_start : stop - self._block_start]
+
+
+class PageSource:
+    """Files of a folder that are a page each; read one at a time by `page`."""
+
+    def __init__(self, store: RangeStore, pages: Sequence[tuple[str, int]]) -> None:
+        """`pages` as (key, size in bytes)."""
+        self._store = store
+        self.pages = [(key, size) for key, size in pages]
+        self.size_bytes = sum(size for _, size in self.pages)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Bytes of the pages, one after another."""
+        out, at = [], 0
+        for key, held in self.pages:
+            low, high = max(start - at, 0), min(start + size - at, held)
+            if low < high:
+                out.append(self.page(key, held)[low:high])
+            at += held
+        return b"".join(out)
+
+    def page(self, key: str, size: int) -> bytes:
+        """Up to `size` bytes of one file."""
+        return self._store.get_ranges(key, [(0, size)])[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pipelines.crawl.members import (
     BLOCK_BYTES,
@@ -59,6 +60,8 @@ class Record:
     http_headers: dict[str, str]
     body: bytes
     over_bound: bool = False
+    fields: dict[str, Any] | None = None  # columns that came with a row: title, date, language, ...; None elsewhere
+    file: str | None = None  # where the record lies, if not in the unit's own file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,7 @@ class Skipped:
     length: int
     index: int
     record_type: str
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +84,7 @@ class Damage:
     index: int
     reason: str
     detail: str = ""
+    file: str | None = None
 
 
 Item = Record | Skipped | Damage
