@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_frame
 from pipelines.crawl.sources import Source
 
 BLOCK_BYTES = 1 << 16
+WHOLE_BYTES = 2 << 20  # what a member may inflate to and still be held at once
+_FIRST_READ = 12 << 10  # most members of a web crawl are smaller
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte 50 to 5f; zstd's frames of other use, RFC 8878 section 3.1.2
 _DICTIONARY = b"\x5d\x2a\x4d\x18"
@@ -38,11 +41,17 @@ class BrokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How records are packed: `magic` begins each member, `inflater` opens one."""
+    """How records are packed: `magic` begins each member, `inflater` opens one.
+
+    `whole` gives (content, offset after it) of a member that is sound and small, None for any other.  `block_bytes`
+    is the longest run in which a member can show bytes of its content as they are.
+    """
 
     magic: bytes
     inflater: Callable[[], Any]
     faults: tuple[type[Exception], ...]
+    whole: Callable[[Source, int], tuple[bytes, int] | None]
+    block_bytes: int
 
     def padding_end(self, source: Source, at: int) -> int | None:
         """Where a frame that holds no content ends, or None where there is none at `at`."""
@@ -64,7 +73,30 @@ class Packing:
         return out
 
 
-GZIP = Packing(b"\x1f\x8b\x08", lambda: zlib.decompressobj(31), (zlib.error,))
+def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
+    packed = source.read(at, _FIRST_READ)
+    inflater = zlib.decompressobj(31)
+    after = at + len(packed)
+    try:
+        out = inflater.decompress(packed, WHOLE_BYTES)
+        if not inflater.eof:
+            pieces, size = [out], len(out)
+            while not inflater.eof:
+                packed = inflater.unconsumed_tail
+                if not packed:
+                    packed = source.read(after, BLOCK_BYTES)
+                    after += len(packed)
+                if not packed or size >= WHOLE_BYTES:
+                    return None
+                pieces.append(inflater.decompress(packed, WHOLE_BYTES))
+                size += len(pieces[-1])
+            out = b"".join(pieces)
+    except zlib.error:
+        return None
+    return out, after - len(inflater.unused_data)
+
+
+GZIP = Packing(b"\x1f\x8b\x08", lambda: zlib.decompressobj(31), (zlib.error,), _whole_gzip, 65_535)
 
 
 def zstd_packing(source: Source) -> Packing:
@@ -85,7 +117,23 @@ def zstd_packing(source: Source) -> Packing:
             dictionary = zstandard.ZstdCompressionDict(body)
         except zstandard.ZstdError as error:
             raise BrokenError("not_a_warc", f"the zstd dictionary cannot be read: {error}") from None
-    return Packing(ZSTD_MAGIC, lambda: _ZstdInflater(dictionary), (zstandard.ZstdError,))
+    known = {} if dictionary is None else {"dict_data": dictionary}
+    inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES, **known)
+
+    def whole(source: Source, at: int) -> tuple[bytes, int] | None:
+        frame = zstd_frame(source, at, WHOLE_BYTES)
+        if frame is None:
+            return None
+        end, most = frame
+        try:
+            # The context is read piece by piece: the one-call way trusts a content size that the frame claims.
+            stream = inflater.decompressobj()
+            out = stream.decompress(source.read(at, end - at))
+        except zstandard.ZstdError:
+            return None
+        return (out, end) if stream.eof and len(out) <= most else None
+
+    return Packing(ZSTD_MAGIC, lambda: _ZstdInflater(dictionary), (zstandard.ZstdError,), whole, ZSTD_BLOCK_BYTES)
 
 
 class _ZstdInflater:
@@ -196,17 +244,21 @@ class Reader:
         while True:
             size = min(size + BLOCK_BYTES, limit)
             window = self.peek(size)
-            end = _head_end(window)
+            end = head_end(window)
             if end is not None:
                 return self.take(end)
             if size >= limit or len(window) < size:
                 return None
 
 
-def _head_end(window: bytes) -> int | None:
-    """Where the first empty line ends (CRLF or LF), or None."""
-    ends = [at + len(mark) for mark in (b"\r\n\r\n", b"\n\n", b"\n\r\n") if (at := window.find(mark)) >= 0]
-    return min(ends) if ends else None
+def head_end(window: bytes, start: int = 0, stop: int | None = None) -> int | None:
+    """Where the first empty line after `start` ends (CRLF or LF), or None where none ends before `stop`."""
+    stop = len(window) if stop is None else stop
+    mixed = window.find(b"\n\r\n", start, stop)  # of CRLF CRLF too
+    bare = window.find(b"\n\n", start, stop if mixed < 0 else mixed + 2)
+    if bare >= 0:
+        return bare + 2
+    return mixed + 3 if mixed >= 0 else None
 
 
 def first_member_is_long(source: Source, limit: int = 1 << 20) -> bool:

@@ -8,12 +8,12 @@ are bounded by the bytes that inflating produces, never by what a header claims.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 
+from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, target_uri_of
+from pipelines.crawl.items import PAGE_TYPES, Damage, Item, Record, Skipped, WarcBounds
 from pipelines.crawl.members import (
-    BLOCK_BYTES,
     GZIP,
     ZSTD_MAGIC,
     ZSTD_SKIPPABLE,
@@ -22,81 +22,16 @@ from pipelines.crawl.members import (
     Packing,
     Plain,
     Reader,
+    head_end,
     zstd_packing,
 )
 from pipelines.crawl.sources import Source
+from pipelines.crawl.walk import Form, scan, walk_range
 
-PAGE_TYPES = frozenset({"response", "resource", "conversion"})
+__all__ = ["PAGE_TYPES", "Damage", "Item", "Record", "Skipped", "WarcBounds", "read_warc"]
 _HEAD_START = b"WARC/"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WarcBounds:
-    """Upper bounds in bytes, each inclusive; a record over the body bound comes out with `over_bound` set."""
-
-    header_bytes: int = 256 << 10
-    http_head_bytes: int = 1 << 20
-    body_bytes: int = 16 << 20
-    record_bytes: int = 512 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """A response, resource or conversion record.
-
-    `offset` and `length` are the stored bytes in the crawl file; records that share one gzip member share the
-    offset, differ in `index`, and all but the last have length 0.  `headers` have lower-case names; the first
-    of a repeated name wins.  `http_status` is None where the block is not HTTP or its head cannot be read.
-    `body` is as stored, after the HTTP head.
-    """
-
-    offset: int
-    length: int
-    index: int
-    record_type: str
-    headers: dict[str, str]
-    target_uri: bytes
-    http_status: int | None
-    http_headers: dict[str, str]
-    body: bytes
-    over_bound: bool = False
-    fields: dict[str, Any] | None = None  # columns that came with a row: title, date, language, ...; None elsewhere
-    file: str | None = None  # where the record lies, if not in the unit's own file
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
-    """A record that is whole and holds no page: a request, metadata, warcinfo, revisit, ..."""
-
-    offset: int
-    length: int
-    index: int
-    record_type: str
-    file: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """Bytes [offset, offset + length) that hold no readable record; `reason` is of the closed vocabulary."""
-
-    offset: int
-    length: int
-    index: int
-    reason: str
-    detail: str = ""
-    file: str | None = None
-
-
-Item = Record | Skipped | Damage
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """Packed or plain records: how to find the next true start, to read what starts there, to tell a start."""
-
-    find: Callable[[Source, int, int], int | None]
-    read: Callable[[Source, int, WarcBounds], Generator[Item, None, int]]
-    begins: Callable[[Source, int], bool]
+_PLAIN_WINDOW = 32 << 10
+_QUICK_PLAIN_BYTES = 2 << 20
 
 
 def read_warc(
@@ -110,10 +45,10 @@ def read_warc(
     end = source.size_bytes if end is None else min(end, source.size_bytes)
     if source.size_bytes == 0 or start >= end:
         return
-    yield from _walk(source, start, end, bounds, _forms(source))
+    yield from walk_range(source, start, end, bounds, _forms(source))
 
 
-def _forms(source: Source) -> tuple[_Form, ...]:
+def _forms(source: Source) -> tuple[Form, ...]:
     """The form that the first bytes tell, and after it those that damage may reveal."""
     head = source.read(0, 8)
     gzip = _members(GZIP)
@@ -125,45 +60,7 @@ def _forms(source: Source) -> tuple[_Form, ...]:
     return (_PLAIN, gzip) if head.lstrip(b"\r\n").startswith(_HEAD_START) else (gzip, _PLAIN)
 
 
-def _walk(source: Source, start: int, end: int, bounds: WarcBounds, forms: tuple[_Form, ...]) -> Iterator[Item]:
-    """Items from `start` on, in the file's own form; the other one only where the own has no more starts."""
-    form = forms[0]
-    at = start if start == 0 else form.find(source, start, end)
-    seen = 0
-    while at is not None and at < end:
-        stream = form.read(source, at, bounds)
-        given = 0
-        try:
-            while True:
-                try:
-                    item = next(stream)
-                except StopIteration as stop:
-                    at = stop.value
-                    break
-                given += 1
-                seen += 1
-                yield item
-        except BrokenError as error:
-            reason, detail = error.reason, error.detail
-            found, form = _resume(source, at + 1, form, forms)
-            if found is None and seen == 0 and not error.reason.startswith("bad_") and not form.begins(source, at):
-                reason, detail = "not_a_warc", "no WARC record in this file"
-            stop_at = source.size_bytes if found is None else found
-            yield Damage(offset=at, length=stop_at - at, index=given, reason=reason, detail=detail)
-            seen += 1
-            at = stop_at
-
-
-def _resume(source: Source, at: int, form: _Form, forms: tuple[_Form, ...]) -> tuple[int | None, _Form]:
-    """Where to go on after a damage, and in which form."""
-    for candidate in (form, *(f for f in forms if f is not form)):
-        found = candidate.find(source, at, source.size_bytes)
-        if found is not None:
-            return found, candidate
-    return None, form
-
-
-def _members(packing: Packing) -> _Form:
+def _members(packing: Packing) -> Form:
     """The form of a file whose records are packed so."""
 
     def begins(source: Source, at: int) -> bool:
@@ -171,12 +68,55 @@ def _members(packing: Packing) -> _Form:
         return _version_line(head)
 
     def find(source: Source, at: int, end: int) -> int | None:
-        return _scan(source, at, end, packing.magic, 0, begins)
+        return scan(source, at, end, packing.magic, 0, begins)
 
     def read(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, None, int]:
         return _read_member(source, at, bounds, packing)
 
-    return _Form(find, read, begins)
+    def quick(source: Source, at: int, bounds: WarcBounds) -> tuple[Item, int] | None:
+        whole = packing.whole(source, at)
+        if whole is None:
+            return None
+        item = _quick_record(whole[0], at, whole[1] - at, bounds)
+        return None if item is None else (item, whole[1])
+
+    def skip(source: Source, at: int, bounds: WarcBounds) -> int | None:
+        done = quick(source, at, bounds)
+        return None if done is None else done[1]
+
+    return Form(find, begins, read, quick, skip, packing.block_bytes)
+
+
+def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> Record | Skipped | None:
+    """The record that is all of an inflated member, told apart by few looks; None where anything is unusual."""
+    if body[:5] != _HEAD_START:
+        return None
+    start = head_end(body, 0, bounds.header_bytes)
+    if start is None:
+        return None
+    headers = Headers(body[:start], charset="utf-8")
+    claim = headers.value(b"content-length") or b""
+    if not (claim.isdigit() and len(claim) <= 18):
+        return None
+    end = start + int(claim)
+    if end > len(body) or int(claim) > bounds.body_bytes or int(claim) > bounds.record_bytes:
+        return None
+    if body[end:].strip(b"\r\n"):
+        return None
+    record_type = (headers.value(b"warc-type") or b"").decode("utf-8", "replace").lower()
+    if record_type not in PAGE_TYPES:
+        return Skipped(offset=offset, length=length, index=0, record_type=record_type or "unnamed")
+    status, http_headers = None, NO_HEADERS
+    content_type = (headers.value(b"content-type") or b"").lower()
+    if content_type.startswith(b"application/http") or (not content_type and body.startswith(b"HTTP/", start, end)):
+        after = head_end(body, start, min(start + bounds.http_head_bytes, end))
+        if after is not None:
+            status, http_headers = parse_http_head(body[start:after])
+            start = after
+    return Record(
+        offset=offset, length=length, index=0, record_type=record_type, headers=headers,
+        target_uri=target_uri_of(headers), http_status=status, http_headers=http_headers, body=body[start:end],
+    )  # fmt: skip
 
 
 def _read_member(source: Source, at: int, bounds: WarcBounds, packing: Packing) -> Generator[Item, None, int]:
@@ -223,6 +163,37 @@ def _read_plain(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, 
     return at + reader.taken
 
 
+def _quick_plain(source: Source, at: int, bounds: WarcBounds) -> tuple[Item, int] | None:
+    """The usual record of an uncompressed file: its four closing bytes, and after them another record or nothing."""
+    length = _plain_length(source, at, bounds)
+    if length is None or length > _QUICK_PLAIN_BYTES:
+        return None
+    item = _quick_record(source.read(at, length), at, length, bounds)
+    return None if item is None else (item, at + length + 4)
+
+
+def _skip_plain(source: Source, at: int, bounds: WarcBounds) -> int | None:
+    length = _plain_length(source, at, bounds)
+    return None if length is None else at + length + 4
+
+
+def _plain_length(source: Source, at: int, bounds: WarcBounds) -> int | None:
+    """Head and block of the record at `at`, where it is closed as usual."""
+    window = source.read(at, _PLAIN_WINDOW)
+    start = head_end(window, 0, min(len(window), bounds.header_bytes))
+    if start is None or window[:5] != _HEAD_START:
+        return None
+    try:
+        claim = content_length(parse_warc_head(window[:start])[0])
+    except BrokenError:
+        return None
+    if claim > bounds.record_bytes:
+        return None
+    end = at + start + claim
+    tail = source.read(end, 9)
+    return start + claim if tail == b"\r\n\r\nWARC/" or tail == b"\r\n\r\n" else None
+
+
 def _skip_blank(reader: Reader) -> int:
     """Drop CR and LF; the number dropped."""
     dropped = 0
@@ -241,17 +212,17 @@ def _read_record(reader: Reader, offset: int, index: int, bounds: WarcBounds) ->
     head = reader.take_head(bounds.header_bytes)
     if head is None:
         raise BrokenError("header_over_bound", f"no end of the header within {bounds.header_bytes} bytes")
-    headers, target_uri = _parse_warc_head(head)
-    length = _content_length(headers)
+    headers, target_uri = parse_warc_head(head)
+    length = content_length(headers)
     record_type = headers.get("warc-type", "").lower()
     before = reader.taken
     keep = record_type in PAGE_TYPES
-    body, status, http_headers, over = b"", None, {}, False
+    body, status, http_headers, over = b"", None, NO_HEADERS, False
     if keep:
         if _is_http(headers, reader, length):
             http_head = reader.take_head(min(bounds.http_head_bytes, length))
             if http_head is not None:
-                status, http_headers = _parse_http_head(http_head)
+                status, http_headers = parse_http_head(http_head)
         left = length - (reader.taken - before)
         body = reader.take(min(left, bounds.body_bytes))
         over = left > bounds.body_bytes
@@ -270,61 +241,11 @@ def _read_record(reader: Reader, offset: int, index: int, bounds: WarcBounds) ->
     )  # fmt: skip
 
 
-def _is_http(headers: dict[str, str], reader: Reader, length: int) -> bool:
+def _is_http(headers: Headers, reader: Reader, length: int) -> bool:
     content_type = headers.get("content-type", "").lower()
     if content_type.startswith("application/http"):
         return True
     return not content_type and reader.peek(min(5, length)) == b"HTTP/"
-
-
-def _parse_warc_head(head: bytes) -> tuple[dict[str, str], bytes]:
-    """Headers by lower-case name, and the target URI as raw bytes without the angle brackets of WARC 1.0."""
-    headers: dict[str, str] = {}
-    target_uri = b""
-    for name, value in _fields(head):
-        if name == "warc-target-uri" and "warc-target-uri" not in headers:
-            target_uri = value[1:-1] if value.startswith(b"<") and value.endswith(b">") else value
-            value = target_uri
-        headers.setdefault(name, value.decode("utf-8", "replace"))
-    return headers, target_uri
-
-
-def _parse_http_head(head: bytes) -> tuple[int | None, dict[str, str]]:
-    """Status and headers of an HTTP response; status None where the first line is none."""
-    parts = head.split(b"\n", 1)[0].split(None, 2)
-    status = None
-    if len(parts) >= 2 and parts[0].upper().startswith(b"HTTP/"):
-        status = int(parts[1]) if len(parts[1]) == 3 and parts[1].isdigit() else None
-    headers: dict[str, str] = {}
-    for name, value in _fields(head):
-        headers.setdefault(name, value.decode("latin-1"))
-    return status, headers
-
-
-def _fields(head: bytes) -> Iterator[tuple[str, bytes]]:
-    """(lower-case name, value) of each header line after the first; folded lines are joined."""
-    pending: tuple[str, list[bytes]] | None = None
-    for line in head.split(b"\n")[1:]:
-        stripped = line.rstrip(b"\r")
-        if stripped[:1] in (b" ", b"\t"):
-            if pending is not None:
-                pending[1].append(stripped.strip())
-            continue
-        name, colon, value = stripped.partition(b":")
-        if not colon:
-            continue
-        if pending is not None:
-            yield pending[0], b" ".join(pending[1])
-        pending = (name.strip().lower().decode("latin-1"), [value.strip()])
-    if pending is not None:
-        yield pending[0], b" ".join(pending[1])
-
-
-def _content_length(headers: dict[str, str]) -> int:
-    text = headers.get("content-length", "")
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise BrokenError("bad_content_length", f"Content-Length is {text[:40]!r}")
-    return int(text)
 
 
 def _begins_plain(source: Source, at: int) -> bool:
@@ -333,31 +254,11 @@ def _begins_plain(source: Source, at: int) -> bool:
 
 def _next_plain(source: Source, at: int, end: int) -> int | None:
     """Offset of the first version line in [at, end) that stands after a line end."""
-    return _scan(source, max(at - 1, 0), end, b"\n" + _HEAD_START, 1, _begins_plain)
-
-
-def _scan(
-    source: Source, at: int, end: int, mark: bytes, skip: int, begins: Callable[[Source, int], bool]
-) -> int | None:
-    """First place before `end` where `mark` stands at or after `at` and what follows it begins a record."""
-    while at < end:
-        block = source.read(at, BLOCK_BYTES)
-        if len(block) < len(mark):
-            return None
-        hit = block.find(mark)
-        while hit >= 0:
-            place = at + hit + skip
-            if place >= end:
-                return None
-            if begins(source, place):
-                return place
-            hit = block.find(mark, hit + 1)
-        at += len(block) - len(mark) + 1
-    return None
+    return scan(source, max(at - 1, 0), end, b"\n" + _HEAD_START, 1, _begins_plain)
 
 
 def _version_line(text: bytes) -> bool:
     return text[:5] == _HEAD_START and text[5:6].isdigit() and text[6:7] == b"." and text[7:8].isdigit()
 
 
-_PLAIN = _Form(_next_plain, _read_plain, _begins_plain)
+_PLAIN = Form(_next_plain, _begins_plain, _read_plain, _quick_plain, _skip_plain, None)
