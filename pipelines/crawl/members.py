@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_frame
 from pipelines.crawl.sources import Source
@@ -39,38 +39,54 @@ class BrokenError(Exception):
         return self.args[1]
 
 
+class Pieces(Protocol):
+    """What one member inflates to, piece by piece."""
+
+    end: int | None  # the offset after the member, known once it ended well
+
+    def more(self) -> bytes:
+        """The next piece; empty after the last; `BrokenError` where the member is not whole."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How records are packed: `magic` begins each member, `inflater` opens one.
+    """How records are packed: `magic` begins each member, `open` opens one, `probe` gives its first bytes.
 
     `whole` gives (content, offset after it) of a member that is sound and small, None for any other.  `block_bytes`
-    is the longest run in which a member can show bytes of its content as they are.
+    is the longest run in which a member can show bytes of its content as they are.  `padded`: there may be frames
+    that hold no content.
     """
 
     magic: bytes
-    inflater: Callable[[], Any]
-    faults: tuple[type[Exception], ...]
+    open: Callable[[Source, int], Pieces]
+    probe: Callable[[Source, int, int], bytes]
     whole: Callable[[Source, int], tuple[bytes, int] | None]
     block_bytes: int
+    padded: bool = False
 
     def padding_end(self, source: Source, at: int) -> int | None:
         """Where a frame that holds no content ends, or None where there is none at `at`."""
+        if not self.padded:
+            return None
         head = source.read(at, 8)
-        if self.magic != ZSTD_MAGIC or len(head) < 8 or head[1:4] != ZSTD_SKIPPABLE or not 0x50 <= head[0] <= 0x5F:
+        if len(head) < 8 or head[1:4] != ZSTD_SKIPPABLE or not 0x50 <= head[0] <= 0x5F:
             return None
         return min(at + 8 + int.from_bytes(head[4:8], "little"), source.size_bytes)
 
-    def probe(self, source: Source, at: int) -> bytes:
-        """The first bytes that the member at `at` inflates to; empty where it is none."""
-        packed = source.read(at, _PROBE_BYTES)
-        inflater, out = self.inflater(), b""
-        try:
-            while packed and len(out) < 16 and not inflater.eof:
-                out += inflater.decompress(packed, _PROBE_BYTES)
-                packed = inflater.unconsumed_tail
-        except self.faults:
-            return b""
-        return out
+
+def _probe(
+    inflater: Any, faults: tuple[type[Exception], ...], source: Source, at: int, size: int
+) -> bytes:
+    """The first bytes, about `size`, that the member at `at` inflates to; empty where it is none."""
+    packed, out = source.read(at, _PROBE_BYTES), b""
+    try:
+        while packed and len(out) < size and not inflater.eof:
+            out += inflater.decompress(packed, _PROBE_BYTES)
+            packed = inflater.unconsumed_tail
+    except faults:
+        return b""
+    return out
 
 
 def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
@@ -96,7 +112,17 @@ def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
     return out, after - len(inflater.unused_data)
 
 
-GZIP = Packing(b"\x1f\x8b\x08", lambda: zlib.decompressobj(31), (zlib.error,), _whole_gzip, 65_535)
+def _gzip_inflater() -> Any:
+    return zlib.decompressobj(31)
+
+
+GZIP = Packing(
+    magic=b"\x1f\x8b\x08",
+    open=lambda source, at: Member(source, at, _gzip_inflater(), (zlib.error,)),
+    probe=lambda source, at, size: _probe(_gzip_inflater(), (zlib.error,), source, at, size),
+    whole=_whole_gzip,
+    block_bytes=65_535,
+)
 
 
 def zstd_packing(source: Source) -> Packing:
@@ -133,7 +159,15 @@ def zstd_packing(source: Source) -> Packing:
             return None
         return (out, end) if stream.eof and len(out) <= most else None
 
-    return Packing(ZSTD_MAGIC, lambda: _ZstdInflater(dictionary), (zstandard.ZstdError,), whole, ZSTD_BLOCK_BYTES)
+    faults = (zstandard.ZstdError,)
+    return Packing(
+        magic=ZSTD_MAGIC,
+        open=lambda source, at: Member(source, at, _ZstdInflater(dictionary), faults),
+        probe=lambda source, at, size: _probe(_ZstdInflater(dictionary), faults, source, at, size),
+        whole=whole,
+        block_bytes=ZSTD_BLOCK_BYTES,
+        padded=True,
+    )
 
 
 class _ZstdInflater:
@@ -163,14 +197,14 @@ class _ZstdInflater:
 class Member:
     """What one gzip member or zstd frame inflates to, piece by piece."""
 
-    def __init__(self, source: Source, offset: int, packing: Packing) -> None:
-        """Begin at `offset`, where a member starts."""
+    def __init__(self, source: Source, offset: int, inflater: Any, faults: tuple[type[Exception], ...]) -> None:
+        """Begin at `offset`, where a member starts; `inflater` is new and has zlib's interface."""
         self._source = source
         self._at = offset
-        self._packing = packing
-        self._inflater = packing.inflater()
+        self._inflater = inflater
+        self._faults = faults
         self._input = b""
-        self.end: int | None = None  # the offset after the member, known once it ended well
+        self.end: int | None = None
 
     def more(self) -> bytes:
         """The next piece; empty after the last; `BrokenError` where the member is not whole."""
@@ -182,7 +216,7 @@ class Member:
                     raise BrokenError("truncated_record", "the file ends inside a compressed member")
             try:
                 piece = self._inflater.decompress(self._input, BLOCK_BYTES)
-            except self._packing.faults as error:
+            except self._faults as error:
                 raise BrokenError("corrupt_member", str(error)) from None
             self._input = self._inflater.unconsumed_tail
             if self._inflater.eof:
@@ -210,7 +244,7 @@ class Plain:
 class Reader:
     """A forward reader over pieces, with look-ahead; `taken` counts the bytes handed out."""
 
-    def __init__(self, pieces: Member | Plain) -> None:
+    def __init__(self, pieces: Pieces | Plain) -> None:
         self._pieces = pieces
         self._buffer = bytearray()
         self._dry = False
@@ -267,7 +301,7 @@ def first_member_is_long(source: Source, limit: int = 1 << 20) -> bool:
     """
     if not source.read(0, 3).startswith(GZIP.magic):
         return False
-    inflater, at = GZIP.inflater(), 0
+    inflater, at = _gzip_inflater(), 0
     while at < min(limit, source.size_bytes) and not inflater.eof:
         packed = inflater.unconsumed_tail or source.read(at, BLOCK_BYTES)
         at += 0 if inflater.unconsumed_tail else len(packed)

@@ -1,24 +1,26 @@
-"""Records of one WARC file (ISO 28500, 0.18 to 1.1), plain, in gzip members or zstd frames, out of hostile bytes.
+"""Records of one WARC or ARC file, plain, in gzip members, zstd or lz4 frames, out of hostile bytes.
 
-Own walker: the readers at hand give a cut record out as whole and end the file at the first bad
-one.  Here every byte region ends in exactly one of: a `Record`, a `Skipped` record of a type that holds no
-page, a `Damage`.  After a damage the walk goes on at the next place that truly starts a record, and sizes
+WARC is ISO 28500, 0.18 to 1.1.  Own walker: the readers at hand give a cut record out as whole and end the file at
+the first bad one.  Here every byte region ends in exactly one of: a `Record`, a `Skipped` record of a type that
+holds no page, a `Damage`.  After a damage the walk goes on at the next place that truly starts a record, and sizes
 are bounded by the bytes that inflating produces, never by what a header claims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 
+from pipelines.crawl.arc import LOOK_BYTES, quick_arc_record, read_arc_record, starts_arc
+from pipelines.crawl.frames import LZ4_MAGIC
 from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, target_uri_of
 from pipelines.crawl.items import PAGE_TYPES, Damage, Item, Record, Skipped, WarcBounds
+from pipelines.crawl.lz4 import LZ4
 from pipelines.crawl.members import (
     GZIP,
     ZSTD_MAGIC,
     ZSTD_SKIPPABLE,
     BrokenError,
-    Member,
     Packing,
     Plain,
     Reader,
@@ -32,52 +34,91 @@ __all__ = ["PAGE_TYPES", "Damage", "Item", "Record", "Skipped", "WarcBounds", "r
 _HEAD_START = b"WARC/"
 _PLAIN_WINDOW = 32 << 10
 _QUICK_PLAIN_BYTES = 2 << 20
+_MAX_PADDING_FRAMES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """WARC or ARC.  `starts` judges the first `look` bytes of a record, `follows` whether another one comes next."""
+
+    starts: Callable[[bytes], bool]
+    look: int
+    follows: Callable[[Reader], bool]
+    read: Callable[[Reader, int, int, WarcBounds], Record | Skipped]
+    quick: Callable[[bytes, int, int, WarcBounds], Record | Skipped | None]
 
 
 def read_warc(
-    source: Source, *, start: int = 0, end: int | None = None, bounds: WarcBounds | None = None
+    source: Source, *, start: int = 0, end: int | None = None, bounds: WarcBounds | None = None, arc: bool = False
 ) -> Iterator[Item]:
     """Everything that starts in [start, end), in file order; never raises on what the bytes hold.
 
-    A record that starts before `end` is read to its own end.  A file of zero bytes yields nothing.
+    A record that starts before `end` is read to its own end.  A file of zero bytes yields nothing.  WARC or ARC is
+    told by the first record; `arc` decides where that cannot be read.
     """
     bounds = bounds or WarcBounds()
     end = source.size_bytes if end is None else min(end, source.size_bytes)
     if source.size_bytes == 0 or start >= end:
         return
-    yield from walk_range(source, start, end, bounds, _forms(source))
+    yield from walk_range(source, start, end, bounds, _forms(source, arc))
 
 
-def _forms(source: Source) -> tuple[Form, ...]:
+def _forms(source: Source, arc: bool) -> tuple[Form, ...]:
     """The form that the first bytes tell, and after it those that damage may reveal."""
     head = source.read(0, 8)
-    gzip = _members(GZIP)
+    packing = GZIP
     if head.startswith(ZSTD_MAGIC) or head[1:4] == ZSTD_SKIPPABLE:
         try:
-            return _members(zstd_packing(source)), gzip, _PLAIN
+            packing = zstd_packing(source)
         except BrokenError:
-            return gzip, _PLAIN
-    return (_PLAIN, gzip) if head.lstrip(b"\r\n").startswith(_HEAD_START) else (gzip, _PLAIN)
+            packing = GZIP
+    elif head.startswith(LZ4_MAGIC):
+        packing = LZ4
+    elif head.lstrip(b"\r\n").startswith(_HEAD_START):
+        return _plain(_WARC), _members(GZIP, _WARC)
+    elif not head.startswith(GZIP.magic) and starts_arc(source.read(0, LOOK_BYTES)):
+        return _plain(_ARC), _members(GZIP, _ARC)
+    first = _first_content(source, packing)
+    is_arc = starts_arc(first) or (arc and not first.lstrip(b"\r\n").startswith(_HEAD_START))
+    dialect = _ARC if is_arc else _WARC
+    forms = (_members(packing, dialect), _plain(dialect))
+    return forms if packing is GZIP else (forms[0], _members(GZIP, dialect), forms[1])
 
 
-def _members(packing: Packing) -> Form:
+def _first_content(source: Source, packing: Packing) -> bytes:
+    """The first bytes that the first member with any content inflates to."""
+    at = 0
+    for _ in range(_MAX_PADDING_FRAMES):
+        first = packing.probe(source, at, LOOK_BYTES)
+        if first:
+            return first
+        after = packing.padding_end(source, at)
+        if after is None:
+            empty = packing.whole(source, at)
+            after = None if empty is None else empty[1]
+        if after is None:
+            break
+        at = after
+    return b""
+
+
+def _members(packing: Packing, dialect: _Dialect) -> Form:
     """The form of a file whose records are packed so."""
 
     def begins(source: Source, at: int) -> bool:
-        head = packing.probe(source, at).lstrip(b"\r\n")
-        return _version_line(head)
+        return dialect.starts(packing.probe(source, at, dialect.look).lstrip(b"\r\n"))
 
     def find(source: Source, at: int, end: int) -> int | None:
         return scan(source, at, end, packing.magic, 0, begins)
 
     def read(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, None, int]:
-        return _read_member(source, at, bounds, packing)
+        return _read_member(source, at, bounds, packing, dialect)
 
     def quick(source: Source, at: int, bounds: WarcBounds) -> tuple[Item, int] | None:
         whole = packing.whole(source, at)
         if whole is None:
             return None
-        item = _quick_record(whole[0], at, whole[1] - at, bounds)
+        item = dialect.quick(whole[0], at, whole[1] - at, bounds)
         return None if item is None else (item, whole[1])
 
     def skip(source: Source, at: int, bounds: WarcBounds) -> int | None:
@@ -85,6 +126,26 @@ def _members(packing: Packing) -> Form:
         return None if done is None else done[1]
 
     return Form(find, begins, read, quick, skip, packing.block_bytes)
+
+
+def _plain(dialect: _Dialect) -> Form:
+    """The form of an uncompressed file."""
+    if dialect is _WARC:
+        return _PLAIN_WARC
+
+    def begins(source: Source, at: int) -> bool:
+        return starts_arc(source.read(at, LOOK_BYTES))
+
+    def find(source: Source, at: int, end: int) -> int | None:
+        return scan(source, max(at - 1, 0), end, b"\nhttp", 1, begins)
+
+    def read(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, None, int]:
+        return _read_plain(source, at, bounds, _ARC)
+
+    def none(_source: Source, _at: int, _bounds: WarcBounds) -> None:
+        return None
+
+    return Form(find, begins, read, none, none, None)
 
 
 def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> Record | Skipped | None:
@@ -119,26 +180,27 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
     )  # fmt: skip
 
 
-def _read_member(source: Source, at: int, bounds: WarcBounds, packing: Packing) -> Generator[Item, None, int]:
+def _read_member(
+    source: Source, at: int, bounds: WarcBounds, packing: Packing, dialect: _Dialect
+) -> Generator[Item, None, int]:
     """The records of the member at `at`; returns the offset after it."""
     if (after := packing.padding_end(source, at)) is not None:
         return after
     if source.read(at, len(packing.magic)) != packing.magic:
         raise BrokenError("garbage_between_records", "no compressed member starts here")
-    member = Member(source, at, packing)
+    member = packing.open(source, at)
     reader = Reader(member)
     held: Record | Skipped | None = None
     index = 0
     while True:
         _skip_blank(reader)
-        following = reader.peek(len(_HEAD_START))
-        if not following:
+        if not reader.peek(1):
             break
         if held is not None:
-            if following != _HEAD_START:
+            if not dialect.follows(reader):
                 raise BrokenError("bad_content_length", "what follows the block is no record")
             yield held  # a later record begins, so this one is whole; the stored length is not known yet
-        held = _read_record(reader, at, index, bounds)
+        held = dialect.read(reader, at, index, bounds)
         index += 1
     if member.end is None:
         raise BrokenError("corrupt_member", "the member has no end")
@@ -147,17 +209,16 @@ def _read_member(source: Source, at: int, bounds: WarcBounds, packing: Packing) 
     return member.end
 
 
-def _read_plain(source: Source, at: int, bounds: WarcBounds) -> Generator[Item, None, int]:
+def _read_plain(source: Source, at: int, bounds: WarcBounds, dialect: _Dialect) -> Generator[Item, None, int]:
     """The one record at `at` of an uncompressed file; returns the offset after it and its blank lines."""
     reader = Reader(Plain(source, at))
     lead = _skip_blank(reader)
     if not reader.peek(1):
         return at + lead
-    record = _read_record(reader, at + lead, 0, bounds)
+    record = dialect.read(reader, at + lead, 0, bounds)
     length = reader.taken - lead
     blank = _skip_blank(reader)
-    following = reader.peek(len(_HEAD_START))
-    if following and (following != _HEAD_START or not blank):
+    if reader.peek(1) and not (blank and dialect.follows(reader)):
         raise BrokenError("bad_content_length", "what follows the block is no record")
     yield replace(record, length=length)
     return at + reader.taken
@@ -261,4 +322,13 @@ def _version_line(text: bytes) -> bool:
     return text[:5] == _HEAD_START and text[5:6].isdigit() and text[6:7] == b"." and text[7:8].isdigit()
 
 
-_PLAIN = Form(_next_plain, _begins_plain, _read_plain, _quick_plain, _skip_plain, None)
+_WARC = _Dialect(
+    _version_line, 16, lambda reader: reader.peek(len(_HEAD_START)) == _HEAD_START, _read_record, _quick_record
+)
+_ARC = _Dialect(
+    starts_arc, LOOK_BYTES, lambda reader: starts_arc(reader.peek(LOOK_BYTES)), read_arc_record, quick_arc_record
+)
+_PLAIN_WARC = Form(
+    _next_plain, _begins_plain, lambda source, at, bounds: _read_plain(source, at, bounds, _WARC),
+    _quick_plain, _skip_plain, None,
+)  # fmt: skip
