@@ -30,6 +30,12 @@ def registered_domain(host: str) -> str:
     return f"{found.domain}.{found.suffix}" if found.domain and found.suffix else host
 
 
+def is_registered(host: str) -> bool:
+    """Whether the name ends in a public suffix and has a label before it."""
+    found = _extract()(host)
+    return bool(found.domain and found.suffix)
+
+
 @functools.cache
 def _extract():
     import tldextract

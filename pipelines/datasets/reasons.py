@@ -5,13 +5,13 @@ from __future__ import annotations
 REASONS: dict[str, str] = {
     # failed: could not be read
     "truncated_record": "the record ends before the length it declares",
-    "corrupt_member": "the gzip member cannot be inflated to its end",
+    "corrupt_member": "the compressed member, stream or row group cannot be decoded to its end",
     "garbage_between_records": "bytes between two records that belong to neither",
     "bad_content_length": "the record's Content-Length is absent, no number, or not where the next record begins",
     "header_over_bound": "the record's header is larger than the bound",
     "record_over_bound": "the record inflates to more than the bound",
-    "not_a_record": "the member does not begin with a WARC version line",
-    "not_a_warc": "the file holds no WARC record",
+    "not_a_record": "what stands there is no record: no WARC version line, no JSON object, no text in the row",
+    "not_a_warc": "the file holds no record of the form that it is read as",
     "no_target_uri": "the record names no WARC-Target-URI",
     "bad_http_head": "the HTTP status line cannot be read",
     "bad_encoding": "the body cannot be decompressed as its Content-Encoding says",
