@@ -11,7 +11,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.crawl.decode import UndecodableError, decode_text, entity_body
+from pipelines.crawl.decode import decode_text
+from pipelines.crawl.entity import UndecodableError, entity_body
 
 HANS = "<p>磨坊把谷物磨成面粉，过程分为清理、研磨和筛分三步。镕基、㙍这些字不在国标里。</p>" * 3
 HANT = "<p>磨坊把穀物磨成麵粉，過程分為清理、研磨和篩分三步。這是繁體中文的網頁內容。</p>" * 3
