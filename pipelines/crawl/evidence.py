@@ -9,6 +9,8 @@ weighs broken bytes, rare characters, kana among Han, wrong case and letters tha
 from __future__ import annotations
 
 import functools
+import math
+import re
 from importlib.resources import files
 
 import numpy as np
@@ -16,13 +18,13 @@ import numpy as np
 from pipelines.crawl.labels import MULTIBYTE
 
 # Costs in nats.
-_ASCII, _UNKNOWN, _BROKEN = 3.2, 13.5, 14.0
+_ASCII, _UNKNOWN, _BROKEN = 3.2, 13.5, 16.0
 _SECOND_LEVEL = 12.0  # listed by a standard, met in no everyday text
 _STRAY_LETTER = 7.5  # a letter of the right script that the language does not use
 _ANY_LANGUAGE = 2.5
 _SAMPLE = 4_096
 _WINDOW = 1 << 16
-_WEST = "en de fr es pt it nl sv da nb fi is ca gl et sq af ga id eu"
+_WEST = "en mixed de fr es pt it nl sv da nb fi is ca gl et sq af ga id eu"
 _EAST = "pl cs sk hu ro sl hr bs sr_Latn hsb sq de"
 _SLAVIC = "ru uk bg sr mk be"
 # Charset -> languages written in it. The first ones of a script are met without a declaration.
@@ -38,19 +40,29 @@ _SINGLE = {
 _PRIOR = {
     "utf-8": 3.0, "cp1252": 3.0, "cp1251": 1.0, "gb18030": 1.0, "cp932": 0.0, "big5hkscs": 0.0, "euc_jp": 0.0,
     "cp949": 0.0, "koi8-r": -1.0, "cp1250": -1.0, "cp1253": -1.0, "cp1254": -1.0, "cp1255": -1.0, "cp1256": -1.0,
-    "cp874": -1.0, "cp1257": -1.5, "iso8859-2": -1.5, "iso8859-5": -2.0, "iso8859-7": -2.0, "koi8-u": -2.0, "cp866": -2.0,
+    "cp874": -1.0, "cp1257": -1.5, "iso8859-2": -1.5, "iso8859-5": -4.0, "iso8859-7": -6.0, "koi8-u": -2.0, "cp866": -6.0,
+    "mac-roman": -30.0, "mac-cyrillic": -30.0,
 }  # fmt: skip
-_UNLIKELY = -8.0
+_UNLIKELY = -12.0
 # Punctuation and symbols: cost in Han text, then in alphabets; both standards of China, Japan's and Korea's have them.
 _WIDE_MARKS = (
     (3.4, "，。、\u3000"), (4.6, "：；「」（）“”·・"), (5.2, "？！《》…—‘’【】『』"), (6.5, "～〈〉％①②③④⑤■●◆★→※○□▶◎☆△▲￥〇々±×"),
     (7.5, "０１２３４５６７８９ＡＢＣＤＥａｂｃｄｅ〔〕－＋／＝＆．，：⑥⑦⑧⑨⑩℃°←↑↓┌─│└├┐┘━┃"),
 )  # fmt: skip
 _NARROW_MARKS = (
-    (3.0, "\xa0"), (4.0, "«»–’“”"), (4.6, "©—…·•„°‘"), (5.5, "®№€§£™×‹›´"), (8.0, "±²³½¼¾µ¶¿¡¢¥ªº÷‚†‡‰¦¨¬¯¸¹¤"),
+    (3.0, "\xa0"), (4.0, "«»–’“”"), (4.6, "©—…·•„°‘"), (5.5, "®№€§£™×‹›´¶\xad"), (8.0, "±²³½¼¾µ¿¡¢¥ªº÷‚†‡‰¦¨¬¯¸¹¤"),
 )  # fmt: skip
 _CANTONESE = "嘅咗喺冇唔係乜哋佢嚟嗰啲噉咁睇攞嘢咩啦喎嘞"
-_JOINED = {"latin": 0.05, "script": 0.85}  # share of letters outside ASCII whose right neighbour is one too
+# Share of letters outside ASCII with such a letter, an ASCII letter, or neither to their left.
+_LEFT = {"latin": (0.05, 0.65, 0.30), "script": (0.78, 0.02, 0.20)}
+_ALONE_LETTER, _JOINED_MARK = 3.0, 1.0  # a letter with no letter beside it, a mark with one
+_CAPITALS = 8.0  # a page all in capitals
+_NBSP = 0xA0
+_WITHIN_WORDS = "’\xad"
+_CASED = frozenset("cp1251 koi8-r koi8-u cp866 iso8859-5 mac-cyrillic cp1253 iso8859-7".split())
+# A capital behind a small letter: what one script's capitals look like in the charset of another.
+_CASE_TURNS = re.compile("[ά-ώа-џ](?=[Α-ΫА-ЯЀ-Џ])")
+_CASE_TURN, _CLOSE = 3.0, 60.0
 _LATIN = frozenset(
     "cp1252 cp1250 cp1254 cp1257 cp1258 iso8859-2 iso8859-3 iso8859-4 iso8859-10 iso8859-13 iso8859-14 "
     "iso8859-15 iso8859-16 mac-roman".split()
@@ -79,29 +91,54 @@ def sample_of(body: bytes) -> bytes:
     return sample[:end]
 
 
-def costs(sample: bytes, wanted: frozenset[str] | None = None) -> dict[str, float]:
-    """Charset -> cost of reading the sample in it, the prior included; all charsets, or those wanted."""
+def costs(sample: bytes, declared: dict[str, float]) -> dict[str, float]:
+    """Charset -> cost of reading the sample in it, less what is known of the charset before any byte is read.
+
+    `declared` is what a declaration is worth, in nats, for each charset that the page names.
+    """
     found: dict[str, float] = {}
     for charset in (*MULTIBYTE, "utf-8"):
-        if wanted is None or charset in wanted:
-            found[charset] = _multibyte_cost(sample, charset) - _PRIOR[charset]
+        found[charset] = _multibyte_cost(sample, charset) - _known(charset, declared)
     names, table, kinds = _single_tables()
-    octets = np.frombuffer(sample, np.uint8)
-    high = octets >= 0x80
-    count = int(high.sum())
-    joined = int((high[1:] & high[:-1]).sum())
-    histogram = np.bincount(octets[high], minlength=256)[128:].astype(np.float32)
-    apart = (len(octets) - count) * _ASCII
-    alphabets = table @ histogram
+    histogram, left, apart = _contexts(np.frombuffer(sample, np.uint8))
     neighbours = {
-        kind: -joined * float(np.log(share)) - (count - joined) * float(np.log(1 - share))
-        for kind, share in _JOINED.items()
+        kind: apart - sum(n * math.log(share) for n, share in zip(left, shares, strict=True))
+        for kind, shares in _LEFT.items()
     }
-    for name, kind, cost in zip(names, kinds, alphabets.tolist(), strict=True):
-        if wanted is None or name in wanted:
-            whole = cost + apart + neighbours[kind] - _PRIOR.get(name, _UNLIKELY)
-            found[name] = min(whole, found.get(name, whole))
+    for name, kind, cost in zip(names, kinds, (table @ histogram).tolist(), strict=True):
+        whole = cost + neighbours[kind] - _known(name, declared)
+        found[name] = min(whole, found.get(name, whole))
+    least = min(found.values())
+    for name in _CASED & found.keys():
+        if found[name] < least + _CLOSE:
+            turns = len(_CASE_TURNS.findall(sample.decode(name, "replace")))
+            found[name] += _CASE_TURN * turns
     return found
+
+
+def _contexts(octets: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int], float]:
+    """(how often each byte outside ASCII stands alone, then with a letter beside it: float32 [257], 1 last; how many
+    have such a byte, an ASCII letter, neither to their left; the cost of the ASCII bytes)."""
+    padded = np.concatenate((np.zeros(1, np.uint8), octets, np.zeros(1, np.uint8)))
+    high = padded >= 0x80
+    word = high & (padded != _NBSP)
+    lower = padded | 0x20
+    ascii_letter = ~high & (lower >= 0x61) & (lower <= 0x7A)
+    near = word | ascii_letter
+    beside = near[:-2] | near[2:]
+    inside = high[1:-1]
+    kinds = octets[inside].astype(np.int64) - 128 + 128 * beside[inside]
+    histogram = np.append(np.bincount(kinds, minlength=256), 1).astype(np.float32)
+    count = int(word[1:-1].sum())
+    joined = int((word[1:-1] & word[:-2]).sum())
+    after_ascii = int((word[1:-1] & ascii_letter[:-2]).sum())
+    left = (joined, after_ascii, count - joined - after_ascii)
+    return histogram, left, (len(octets) - int(inside.sum())) * _ASCII
+
+
+def _known(charset: str, declared: dict[str, float]) -> float:
+    prior = _PRIOR.get(charset, _UNLIKELY)
+    return max(prior, 0.0) + declared[charset] if charset in declared else prior
 
 
 def characters_cost(text: str, charset: str) -> np.ndarray:
@@ -197,27 +234,57 @@ def _lower(table: np.ndarray, chars: str, cost: float) -> None:
 
 @functools.cache
 def _single_tables() -> tuple[list[str], np.ndarray, list[str]]:
-    """(charset of each row, cost by byte - 128 as float32 [rows, 128], how its letters join), one row a language."""
+    """(charset of each row, costs, how its letters join), a row a language and, for scripts with capitals, one more.
+
+    Costs are float32 [rows, 257]: by byte - 128 standing alone, then beside a letter, then what the row itself costs.
+    """
     names, rows = [], []
     marks = {char: cost for cost, chars in reversed(_NARROW_MARKS) for char in chars}
     for charset, languages in _SINGLE.items():
         chars = [bytes((octet,)).decode(charset, "replace") for octet in range(128, 256)]
         for language in languages.split():
-            letters = _letters().get(language, {})
-            latin = charset in _LATIN
-            rows.append([_narrow_cost(char, letters, marks, latin) for char in chars])
-            names.append(charset)
+            letters = _mixed(languages) if language == "mixed" else _letters().get(language, {})
+            for capitals in (False, True) if charset not in _LATIN and _has_capitals(letters) else (False,):
+                used = {char.swapcase(): cost for char, cost in letters.items()} if capitals else letters
+                costs = [_narrow_cost(char, used, marks, charset in _LATIN) for char in chars]
+                # A language without letters of its own outside ASCII has marks there and nothing else.
+                cheaper = 0.0 if letters else 2.5
+                alone = [cost + _ALONE_LETTER if char.isalpha() else cost - cheaper for char, cost in costs]
+                beside = [cost + _joined(char) - (0.0 if char.isalpha() else cheaper) for char, cost in costs]
+                rows.append([*alone, *beside, _CAPITALS if capitals else 0.0])
+                names.append(charset)
     kinds = ["latin" if name in _LATIN else "script" for name in names]
     return names, np.array(rows, np.float32), kinds
 
 
-def _narrow_cost(char: str, letters: dict[str, float], marks: dict[str, float], latin: bool) -> float:
+def _mixed(languages: str) -> dict[str, float]:
+    """A page in several of these languages: the least cost of each letter, and something for not knowing which."""
+    found: dict[str, float] = {}
+    for language in languages.split():
+        for char, cost in _letters().get(language, {}).items():
+            found[char] = min(found.get(char, 99.0), cost + 1.2)
+    return found
+
+
+def _joined(char: str) -> float:
+    return 0.0 if char.isalpha() or char in _WITHIN_WORDS else _JOINED_MARK
+
+
+def _has_capitals(letters: dict[str, float]) -> bool:
+    return any(char.isupper() for char in letters)
+
+
+def _narrow_cost(char: str, letters: dict[str, float], marks: dict[str, float], latin: bool) -> tuple[str, float]:
+    other = char.swapcase()
+    if len(other) == 1 and (char in letters or other in letters):
+        # The other case of a letter that the text holds, which the counted messages may not.
+        return char, min(letters.get(char, 99.0), letters.get(other, 99.0) + 3.0) + 0.1
     if char in letters:
-        return letters[char] + 0.1
+        return char, letters[char] + 0.1
     if char in marks:
-        return marks[char]
+        return char, marks[char]
     if char == "\ufffd":
-        return _BROKEN
+        return char, _BROKEN
     if char.isalpha():
-        return _STRAY_LETTER if char.isascii() is False and (latin or ord(char) > 0x250) else 10.0
-    return 11.0 if char.isprintable() else _BROKEN
+        return char, _STRAY_LETTER if latin or ord(char) > 0x250 else 10.0
+    return char, 11.0 if char.isprintable() else _BROKEN

@@ -50,7 +50,7 @@ def _as_other(text: str) -> str | None:
     except UnicodeEncodeError:
         return None
     sample = sample_of(body)
-    found = costs(sample)
+    found = costs(sample, {})
     best = min((*MULTIBYTE, "cp1251"), key=found.__getitem__)
     high = sum(octet >= 0x80 for octet in sample)
     gain = min(cost for name, cost in found.items() if name not in (*MULTIBYTE, "cp1251")) - found[best]
