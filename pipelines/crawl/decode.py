@@ -126,14 +126,14 @@ def _utf16_of(body: bytes) -> str | None:
 
 def _by_evidence(body: bytes, content_type: str | None) -> Decoded:
     """A page that is not UTF-8 throughout, by what was declared and how its bytes read."""
-    from pipelines.crawl.evidence import costs, sample_of
+    from pipelines.crawl.evidence import readings
 
     if b"\0" in body[:64] and (wide := _utf16_of(body)) is not None:
         return _read(body, wide, "detected")
     header, meta = header_charset(content_type), meta_charset(body)
     named = {name for name in (header, meta) if name is not None}
     worth = _DECLARED_TWICE if header == meta else _DECLARED
-    found = costs(sample_of(body), dict.fromkeys(named, worth))
+    found = readings(body, dict.fromkeys(named, worth))
     best = min(found, key=found.__getitem__)
     if best in named:
         how = "header" if best == header else "meta"
@@ -174,7 +174,7 @@ def _octet_table(charset: str) -> str | None:
 def _repaired(text: str, body: bytes, how: str = "utf8") -> Decoded:
     """A page that is valid UTF-8, with a second encoding undone where there plainly was one."""
     # Every double encoding writes U+00C2 to U+00FF, most of which begin with C3; no Chinese page has that byte.
-    if body.count(b"\xc3") >= 8:
+    if b"\xc3" in body and body.count(b"\xc3") >= 8:
         from pipelines.crawl.repair import encoded_once
 
         if (once := encoded_once(text)) is not None:

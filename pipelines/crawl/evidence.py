@@ -22,8 +22,9 @@ _ASCII, _UNKNOWN, _BROKEN = 3.2, 13.5, 16.0
 _SECOND_LEVEL = 12.0  # listed by a standard, met in no everyday text
 _STRAY_LETTER = 7.5  # a letter of the right script that the language does not use
 _ANY_LANGUAGE = 2.5
-_SAMPLE = 4_096
-_WINDOW = 1 << 16
+_SAMPLE = 2_048  # tells double-byte charsets apart many times over
+_LONG_SAMPLE = 32_768  # siblings such as windows-1253 and ISO 8859-7 differ in one rare letter
+_WINDOW = 1 << 14
 _WEST = "en mixed de fr es pt it nl sv da nb fi is ca gl et sq af ga id eu"
 _EAST = "pl cs sk hu ro sl hr bs sr_Latn hsb sq de"
 _SLAVIC = "ru uk bg sr mk be"
@@ -40,13 +41,14 @@ _SINGLE = {
 _PRIOR = {
     "utf-8": 3.0, "cp1252": 3.0, "cp1251": 1.0, "gb18030": 1.0, "cp932": 0.0, "big5hkscs": 0.0, "euc_jp": 0.0,
     "cp949": 0.0, "koi8-r": -1.0, "cp1250": -1.0, "cp1253": -1.0, "cp1254": -1.0, "cp1255": -1.0, "cp1256": -1.0,
-    "cp874": -1.0, "cp1257": -1.5, "iso8859-2": -1.5, "iso8859-5": -4.0, "iso8859-7": -6.0, "koi8-u": -2.0, "cp866": -6.0,
-    "mac-roman": -30.0, "mac-cyrillic": -30.0,
+    "cp874": -1.0, "cp1257": -1.5, "iso8859-2": -1.5, "iso8859-5": -4.0, "iso8859-7": -6.0, "koi8-u": -2.0,
+    "cp866": -6.0, "mac-roman": -30.0, "mac-cyrillic": -30.0,
 }  # fmt: skip
 _UNLIKELY = -12.0
 # Punctuation and symbols: cost in Han text, then in alphabets; both standards of China, Japan's and Korea's have them.
 _WIDE_MARKS = (
-    (3.4, "，。、\u3000"), (4.6, "：；「」（）“”·・"), (5.2, "？！《》…—‘’【】『』"), (6.5, "～〈〉％①②③④⑤■●◆★→※○□▶◎☆△▲￥〇々±×"),
+    (3.4, "，。、\u3000"), (4.6, "：；「」（）“”·・"), (5.2, "？！《》…—‘’【】『』"),
+    (6.5, "～〈〉％①②③④⑤■●◆★→※○□▶◎☆△▲￥〇々±×"),
     (7.5, "０１２３４５６７８９ＡＢＣＤＥａｂｃｄｅ〔〕－＋／＝＆．，：⑥⑦⑧⑨⑩℃°←↑↓┌─│└├┐┘━┃"),
 )  # fmt: skip
 _NARROW_MARKS = (
@@ -54,25 +56,36 @@ _NARROW_MARKS = (
 )  # fmt: skip
 _CANTONESE = "嘅咗喺冇唔係乜哋佢嚟嗰啲噉咁睇攞嘢咩啦喎嘞"
 # Share of letters outside ASCII with such a letter, an ASCII letter, or neither to their left.
-_LEFT = {"latin": (0.05, 0.65, 0.30), "script": (0.78, 0.02, 0.20)}
+_LEFT = {True: (0.05, 0.65, 0.30), False: (0.78, 0.02, 0.20)}  # by whether the script is Latin
 _ALONE_LETTER, _JOINED_MARK = 3.0, 1.0  # a letter with no letter beside it, a mark with one
 _CAPITALS = 8.0  # a page all in capitals
 _NBSP = 0xA0
 _WITHIN_WORDS = "’\xad"
-_CASED = frozenset("cp1251 koi8-r koi8-u cp866 iso8859-5 mac-cyrillic cp1253 iso8859-7".split())
+_CASED = frozenset({"cp1251", "koi8-r", "koi8-u", "cp866", "iso8859-5", "mac-cyrillic", "cp1253", "iso8859-7"})
 # A capital behind a small letter: what one script's capitals look like in the charset of another.
 _CASE_TURNS = re.compile("[ά-ώа-џ](?=[Α-ΫА-ЯЀ-Џ])")
 _CASE_TURN, _CLOSE = 3.0, 60.0
-_LATIN = frozenset(
-    "cp1252 cp1250 cp1254 cp1257 cp1258 iso8859-2 iso8859-3 iso8859-4 iso8859-10 iso8859-13 iso8859-14 "
-    "iso8859-15 iso8859-16 mac-roman".split()
-)
+_LATIN = frozenset({
+    "cp1252", "cp1250", "cp1254", "cp1257", "cp1258", "iso8859-2", "iso8859-3", "iso8859-4", "iso8859-10",
+    "iso8859-13", "iso8859-14", "iso8859-15", "iso8859-16", "mac-roman",
+})  # fmt: skip
 
 
-def sample_of(body: bytes) -> bytes:
-    """Bytes outside ASCII with one neighbour on each side, in order, from the page's beginning, about 6 KB at most."""
+def readings(body: bytes, declared: dict[str, float]) -> dict[str, float]:
+    """Charset -> cost of reading the page in it, less what is known of the charset before any byte is read.
+
+    `declared` is what a declaration is worth, in nats, for each charset that the page names.
+    """
+    found = costs(sample_of(body, _SAMPLE), declared)
+    if min(found, key=found.__getitem__) not in _SINGLE:
+        return found
+    return _single_costs(sample_of(body, _LONG_SAMPLE), declared)
+
+
+def sample_of(body: bytes, size: int) -> bytes:
+    """The page's first bytes outside ASCII, each with its neighbours, about `size` in all."""
     kept: list[np.ndarray] = []
-    size = 0
+    got = 0
     for at in range(0, len(body), _WINDOW):
         piece = np.frombuffer(body, np.uint8, min(_WINDOW, len(body) - at), at)
         high = piece >= 0x80
@@ -80,40 +93,43 @@ def sample_of(body: bytes) -> bytes:
         near[1:] |= high[:-1]
         near[:-1] |= high[1:]
         kept.append(piece[near])
-        size += len(kept[-1])
-        if size >= _SAMPLE:
+        got += len(kept[-1])
+        if got >= size:
             break
     sample = np.concatenate(kept).tobytes() if kept else b""
-    if len(sample) <= _SAMPLE:
+    if len(sample) <= size:
         return sample
     # The cut goes where every charset begins anew.
-    end = next((at for at in range(_SAMPLE, _SAMPLE - 512, -1) if sample[at] < 0x30), _SAMPLE)
+    end = next((at for at in range(size, size - 512, -1) if sample[at] < 0x30), size)
     return sample[:end]
 
 
 def costs(sample: bytes, declared: dict[str, float]) -> dict[str, float]:
-    """Charset -> cost of reading the sample in it, less what is known of the charset before any byte is read.
+    """`readings` of one sample, in every charset."""
+    found = {charset: _multibyte_cost(sample, charset) - _known(charset, declared) for charset in (*MULTIBYTE, "utf-8")}
+    return found | _single_costs(sample, declared)
 
-    `declared` is what a declaration is worth, in nats, for each charset that the page names.
-    """
-    found: dict[str, float] = {}
-    for charset in (*MULTIBYTE, "utf-8"):
-        found[charset] = _multibyte_cost(sample, charset) - _known(charset, declared)
-    names, table, kinds = _single_tables()
+
+def _single_costs(sample: bytes, declared: dict[str, float]) -> dict[str, float]:
+    names, table, starts = _single_tables()
     histogram, left, apart = _contexts(np.frombuffer(sample, np.uint8))
     neighbours = {
-        kind: apart - sum(n * math.log(share) for n, share in zip(left, shares, strict=True))
-        for kind, shares in _LEFT.items()
+        latin: apart - sum(n * math.log(share) for n, share in zip(left, shares, strict=True))
+        for latin, shares in _LEFT.items()
     }
-    for name, kind, cost in zip(names, kinds, (table @ histogram).tolist(), strict=True):
-        whole = cost + neighbours[kind] - _known(name, declared)
-        found[name] = min(whole, found.get(name, whole))
-    least = min(found.values())
-    for name in _CASED & found.keys():
-        if found[name] < least + _CLOSE:
-            turns = len(_CASE_TURNS.findall(sample.decode(name, "replace")))
-            found[name] += _CASE_TURN * turns
-    return found
+    best_row = np.minimum.reduceat(table @ histogram, starts).tolist()
+    found = {
+        name: cost + neighbours[name in _LATIN] - _known(name, declared)
+        for name, cost in zip(names, best_row, strict=True)
+    }
+    best = min(found, key=found.__getitem__)
+    return _with_case(found, sample, found[best] + _CLOSE) if best in _CASED else found
+
+
+def _with_case(found: dict[str, float], sample: bytes, bound: float) -> dict[str, float]:
+    """The costs, with those of the near cased readings raised where capitals stand behind small letters."""
+    turns = {name: len(_CASE_TURNS.findall(sample.decode(name, "replace"))) for name in _CASED if found[name] < bound}
+    return {name: cost + _CASE_TURN * turns.get(name, 0) for name, cost in found.items()}
 
 
 def _contexts(octets: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int], float]:
@@ -144,7 +160,7 @@ def _known(charset: str, declared: dict[str, float]) -> float:
 def characters_cost(text: str, charset: str) -> np.ndarray:
     """Cost of each character of a text that was read in a multi-byte charset, or in `utf-8`."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    return _table(charset)[np.minimum(points, 0xFFFF)]
+    return _table(charset).take(points, mode="clip")
 
 
 def _multibyte_cost(sample: bytes, charset: str) -> float:
@@ -206,9 +222,7 @@ _WRITTEN = {
 
 
 def _row(charset: str, leads: range) -> str:
-    text = "".join(
-        bytes((lead, trail)).decode(charset, "ignore") for lead in leads for trail in range(0x40, 0xFF)
-    )
+    text = "".join(bytes((lead, trail)).decode(charset, "ignore") for lead in leads for trail in range(0x40, 0xFF))
     return "".join(char for char in text if "\x7f" < char < "\U00010000")
 
 
@@ -233,14 +247,16 @@ def _lower(table: np.ndarray, chars: str, cost: float) -> None:
 
 
 @functools.cache
-def _single_tables() -> tuple[list[str], np.ndarray, list[str]]:
-    """(charset of each row, costs, how its letters join), a row a language and, for scripts with capitals, one more.
+def _single_tables() -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(charsets, costs, first row of each charset): a row a language and, for scripts with capitals, one more.
 
     Costs are float32 [rows, 257]: by byte - 128 standing alone, then beside a letter, then what the row itself costs.
     """
-    names, rows = [], []
+    rows: list[list[float]] = []
+    starts = []
     marks = {char: cost for cost, chars in reversed(_NARROW_MARKS) for char in chars}
     for charset, languages in _SINGLE.items():
+        starts.append(len(rows))
         chars = [bytes((octet,)).decode(charset, "replace") for octet in range(128, 256)]
         for language in languages.split():
             letters = _mixed(languages) if language == "mixed" else _letters().get(language, {})
@@ -252,9 +268,7 @@ def _single_tables() -> tuple[list[str], np.ndarray, list[str]]:
                 alone = [cost + _ALONE_LETTER if char.isalpha() else cost - cheaper for char, cost in costs]
                 beside = [cost + _joined(char) - (0.0 if char.isalpha() else cheaper) for char, cost in costs]
                 rows.append([*alone, *beside, _CAPITALS if capitals else 0.0])
-                names.append(charset)
-    kinds = ["latin" if name in _LATIN else "script" for name in names]
-    return names, np.array(rows, np.float32), kinds
+    return list(_SINGLE), np.array(rows, np.float32), np.array(starts)
 
 
 def _mixed(languages: str) -> dict[str, float]:

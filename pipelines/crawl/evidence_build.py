@@ -18,10 +18,10 @@ from pathlib import Path
 
 TARGET = Path(__file__).with_name("evidence.txt")
 QUARTERS = 4  # costs are quarter nats
-_LANGUAGES = (
-    "af ar be bg bs ca cs cy da de el eo es et eu fa fi fr ga gl he hr hsb hu id is it lt lv mk nb nl pl pt ro ru "
-    "sk sl sq sr sr_Latn sv th tr uk vi"
-).split()
+_LANGUAGES = """
+    af ar be bg bs ca cs cy da de el eo es et eu fa fi fr ga gl he hr hsb hu id is it lt lv mk nb nl pl pt ro ru
+    sk sl sq sr sr_Latn sv th tr uk vi
+"""
 _MESSAGE = re.compile(r'^msgstr(?:\[\d\])? "(.*)"\n((?:^".*"\n)*)', re.MULTILINE)
 _SIMPLIFIED, _TRADITIONAL = "zh-hans", "zh-hant"
 _HEADER = """\
@@ -64,7 +64,7 @@ def _chinese(archive: Path) -> Iterable[tuple[str, dict[str, float]]]:
 
 def _translated(archive: Path) -> Iterable[tuple[str, dict[str, float]]]:
     with zipfile.ZipFile(archive) as packed:
-        for language in _LANGUAGES:
+        for language in _LANGUAGES.split():
             yield language, _shares(_messages(packed, language), "", 0.0)
         yield "ja", _shares(_messages(packed, "ja"), level(range(0xB0, 0xD0), "euc_jp"), 0.25)
         yield "ko", _shares(_messages(packed, "ko"), level(range(0xB0, 0xC9), "euc_kr"), 0.25)

@@ -29,7 +29,8 @@ def encoded_once(text: str) -> str | None:
     if letters < _MIN_CHARACTERS or sum(map(len, pairs)) < _MIN_SHARE * letters:
         return None
     undone = [run for run in pairs if _as_utf8(run) is not None]
-    if len(undone) >= _MIN_RUNS and sum(map(len, undone)) >= _MIN_SHARE * letters:
+    many = len(undone) >= _MIN_RUNS or letters >= 3 * _MIN_CHARACTERS
+    if many and sum(map(len, undone)) >= _MIN_SHARE * letters:
         return _RUN.sub(lambda match: _as_utf8(match.group()) or match.group(), text)
     return _as_other(text)
 
@@ -49,7 +50,7 @@ def _as_other(text: str) -> str | None:
         body = _octets(text)
     except UnicodeEncodeError:
         return None
-    sample = sample_of(body)
+    sample = sample_of(body, 2_048)
     found = costs(sample, {})
     best = min((*MULTIBYTE, "cp1251"), key=found.__getitem__)
     high = sum(octet >= 0x80 for octet in sample)

@@ -21,7 +21,7 @@ from pipelines.crawl.entity import entity_body
 _META = re.compile(r"<meta[^>]{0,300}charset[^>]{0,200}>|<\?xml[^>]{0,200}\?>", re.IGNORECASE)
 _HEAD = re.compile(r"<head[^>]{0,200}>", re.IGNORECASE)
 _HAN = re.compile("[\u4e00-\u9fff]")
-_WINDOW = 3_000
+_WINDOWS = (3_000, 1_200, 500, 250)  # characters of markup; smaller where larger ones are too few
 
 # Language of the pages -> (codec that writes them, the right label, wrong but plausible labels).
 CHARSETS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
@@ -71,7 +71,7 @@ def sources(folder: Path) -> dict[str, list[str]]:
 
 def crawl_pages(folder: Path) -> Iterator[tuple[dict, bytes, str | None]]:
     """(index row, entity bytes, Content-Type) of each response of the crawl that can be read."""
-    rows = [json.loads(line) for line in gzip.open(folder / "crawl" / "records.jsonl.gz")]
+    rows = _json_lines(folder / "crawl" / "records.jsonl.gz")
     files: dict[str, bytes] = {}
     for row in rows:
         if row["file"] not in files:
@@ -85,7 +85,7 @@ def crawl_pages(folder: Path) -> Iterator[tuple[dict, bytes, str | None]]:
 
 def truth(folder: Path, kind: str) -> dict[str, dict]:
     """Record id -> planted truth of one kind."""
-    rows = (json.loads(line) for line in gzip.open(folder / "crawl" / "truth.jsonl.gz"))
+    rows = _json_lines(folder / "crawl" / "truth.jsonl.gz")
     return {row["id"]: row for row in rows if row["kind"] == kind}
 
 
@@ -93,16 +93,18 @@ def cases(pages: list[str], charset: str, kind: str, count: int, seed: int = 0) 
     """(pages of one charset and class, how many of them are windows of longer pages)."""
     _, codec, right, wrongs = CHARSETS[charset]
     rng = random.Random(f"{charset} {kind} {seed}")
-    usable = [page for page in pages if _round_trips(page, codec)]
-    rng.shuffle(usable)
-    chosen = usable[:count]
-    windows = 0
-    if len(chosen) < count:
-        pieces = [piece for page in pages for piece in _windows(page) if _round_trips(piece, codec)]
+    chosen = [page for page in pages if _round_trips(page, codec)]
+    rng.shuffle(chosen)
+    chosen = chosen[:count]
+    whole = len(chosen)
+    for size in _WINDOWS:
+        if len(chosen) == count:
+            break
+        pieces = [piece for page in pages for piece in _windows(page, size) if _round_trips(piece, codec)]
         rng.shuffle(pieces)
-        windows = min(count - len(chosen), len(pieces))
-        chosen += pieces[:windows]
-    return [_case(page, codec, right, rng.choice(wrongs), kind, rng) for page in chosen], windows
+        chosen += pieces[: count - len(chosen)]
+    made = [_case(page, codec, right, rng.choice(wrongs), kind, rng) for page in chosen]
+    return made, len(chosen) - whole
 
 
 def _case(page: str, codec: str, right: str, wrong: str, kind: str, rng: random.Random) -> Case:
@@ -127,7 +129,7 @@ def _declare(page: str, label: str | None, rng: random.Random) -> str:
 
 
 def _round_trips(page: str, codec: str) -> bool:
-    """Whether a browser that knows the charset reads the page back from its bytes, and no other reading is valid UTF-8."""
+    """Whether a browser that knows the charset reads the page back, and the bytes are not UTF-8 by accident."""
     try:
         body = _META.sub("", page).encode(codec)
     except UnicodeEncodeError:
@@ -141,12 +143,12 @@ def _round_trips(page: str, codec: str) -> bool:
     return False
 
 
-def _windows(page: str) -> list[str]:
+def _windows(page: str, size: int) -> list[str]:
     """Pieces of the page's body, cut in front of tags, with letters outside ASCII in each."""
     start = max(page.lower().find("<body"), 0)
     found = []
-    while start + _WINDOW < len(page):
-        end = page.find("<", start + _WINDOW)
+    while start + size < len(page):
+        end = page.find("<", start + size)
         piece = page[start : end if end >= 0 else len(page)]
         if sum(char.isalpha() and char > "\x7f" for char in piece) >= 20:
             found.append(f"<html><head></head><body>{piece}</body></html>")
@@ -183,6 +185,11 @@ def _labelled(path: Path) -> Iterator[dict]:
     with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as reader:
         for line in reader.read().splitlines():
             yield json.loads(line)
+
+
+def _json_lines(path: Path) -> list[dict]:
+    with gzip.open(path) as lines:
+        return [json.loads(line) for line in lines]
 
 
 def sha256(text: str) -> str:
