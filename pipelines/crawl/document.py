@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.crawl.decode import UndecodableError, entity_body
 from pipelines.crawl.domain import host_of
+from pipelines.crawl.entity import UndecodableError, entity_body
 from pipelines.crawl.pages import PageInput, PageRules
 from pipelines.crawl.warc import Damage, Record
 from pipelines.datasets.schemas import document_id
