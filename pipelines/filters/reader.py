@@ -93,7 +93,7 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
         fact[_ELLIPSIS] += flags & ELLIPSIS != 0
         fact[_CAPITALS] += flags & CAPITALS != 0
         fact[_NUMERIC] += flags & NUMERIC != 0
-        if flags & ENDED and length > (10 if unspaced else 30):
+        if (flags & ENDED or lines[line, L_SENTENCES] > 1) and length > (10 if unspaced else 30):
             fact[_PROSE] += length
         closed = flags & PLAINLY_ENDED or (flags & (TERMINATED | ENDED) and unspaced)
         enough = lines[line, L_PIECES] >= 3 or (unspaced and lines[line, L_WORDS] >= 6)

@@ -18,7 +18,7 @@ def distinct_fraction(facts: Facts) -> np.ndarray:
 
 
 def prose_fraction(facts: Facts) -> np.ndarray:
-    """Characters on lines that are longer than 30 (10 without spaces) and end as sentences do."""
+    """Characters on lines longer than 30 (10 without spaces) that end as sentences do or hold two sentences."""
     return facts.share("prose_characters", "line_characters")
 
 
