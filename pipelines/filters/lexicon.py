@@ -18,13 +18,13 @@ import numpy as np
 from numba import njit
 
 from pipelines.errors import ConfigError
-from pipelines.filters.scan import HAS_LETTER, L_UNIT, L_UNITS, L_WORDS, WORD
+from pipelines.filters.scan import CAPITAL, HAS_LETTER, L_UNIT, L_UNITS, L_WORDS, WORD
 
 BASE = np.uint64(0xD6E8FEB86659FD93)
 PLACES = ("anywhere", "begin", "end", "whole", "counter")
 MOST_LISTS = 64
 MOST_UNITS = 15
-_HEAD_KEYS = {"name", "version", "use", "place", "longest", "bounded", "source"}
+_HEAD_KEYS = {"name", "version", "use", "place", "longest", "bounded", "case", "source"}
 _FIRST = 1 << 14
 _FIRST_MASK = np.uint64(_FIRST - 1)
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -33,7 +33,10 @@ _SHIFT = np.uint64(20)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordList:
-    """One list. `longest` (units) and `place` say which lines a hit flags; `bounded` puts it under the 5 % rule."""
+    """One list. `longest` (units) and `place` say which lines a hit flags; `bounded` puts it under the 5 % rule.
+
+    `lower_only`: a hit that begins with a capital letter does not count.
+    """
 
     name: str
     version: int
@@ -41,6 +44,7 @@ class WordList:
     place: str
     longest: int
     bounded: bool
+    lower_only: bool
     source: str
     phrases: tuple[str, ...]
 
@@ -57,6 +61,7 @@ class Lexicon:
     places: np.ndarray
     longest: np.ndarray
     is_line: np.ndarray
+    is_lower: np.ndarray
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,6 +98,7 @@ def parse_list(text: str, where: str) -> WordList:
         place=place,
         longest=int(head.get("longest", "1000000")),
         bounded=head.get("bounded", "no") == "yes",
+        lower_only=head.get("case") == "lower",
         source=head["source"],
         phrases=tuple(dict.fromkeys(phrases)),
     )
@@ -145,6 +151,7 @@ def compile_lists(lists: tuple[WordList, ...]) -> Lexicon:
         places=np.array([PLACES.index(each.place) for each in lists], np.int64),
         longest=np.array([each.longest for each in lists], np.int64),
         is_line=np.array([each.use == "line" for each in lists], np.bool_),
+        is_lower=np.array([each.lower_only for each in lists], np.bool_),
     )
 
 
@@ -157,6 +164,7 @@ NO_LISTS = Lexicon(
     places=np.zeros(0, np.int64),
     longest=np.zeros(0, np.int64),
     is_line=np.zeros(0, np.bool_),
+    is_lower=np.zeros(0, np.bool_),
 )
 
 
@@ -173,7 +181,8 @@ def versions(lists: tuple[WordList, ...] | None = None) -> Mapping[str, int]:
 
 @njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def match(
-    lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, powers, seen, doc,
+    lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, seen,
+    doc,
     line_bits, hits,
 ):  # fmt: skip
     """Hits of every list: `hits` (lists, 3) of the text, `line_bits` (lines,) the lists that flag a line.
@@ -214,10 +223,14 @@ def match(
                     any_hit = True
                     words_hit[:] = 0
                 of = bits[entry]
+                counted = False
                 for number in range(count):
                     if not of >> np.uint64(number) & np.uint64(1) or i < covered[number]:
                         continue
+                    if is_lower[number] and kinds[i] & CAPITAL:
+                        continue
                     covered[number] = i + size
+                    counted = True
                     hits[number, 0] += 1
                     hits[number, 1] += size
                     if seen[entry] != doc:
@@ -229,7 +242,8 @@ def match(
                                 words_hit[number] += 1
                         if place == 0 or (place == 1 and i <= first_word) or (place == 2 and i + size > last_word):
                             line_bits[line] |= np.uint64(1) << np.uint64(number)
-                seen[entry] = doc
+                if counted:
+                    seen[entry] = doc
         if any_hit:
             for number in range(count):
                 if words_hit[number] == 0 or places[number] < 3:

@@ -27,6 +27,7 @@ from pipelines.filters.scan import (
     L_FLAGS,
     L_FROM,
     L_PIECES,
+    L_RAW,
     L_SENTENCES,
     L_TO,
     L_UNIT,
@@ -85,8 +86,8 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
         fact[_LINE_CHARS] += length
         fact[_SENTENCES] += lines[line, L_SENTENCES]
         fact[_LONGEST] = max(fact[_LONGEST], length)
-        fact[_SHORT30] += length <= 30
-        fact[_SHORT10] += length <= 10
+        fact[_SHORT30] += lines[line, L_RAW] <= 30
+        fact[_SHORT10] += lines[line, L_RAW] <= 10
         fact[_BULLETS] += flags & BULLETED != 0
         fact[_ENDED] += flags & ENDED != 0
         fact[_TERMINAL] += flags & TERMINATED != 0
@@ -105,7 +106,7 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
 
 @njit(nogil=True)
 def _read(
-    data, offsets, table, first, keys, entries, bits, places, longest, is_line, bounded, barred, sizes, room, count_all,
+    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, sizes, room, count_all,
     hashes, lines, facts, hits, spans,
 ):  # fmt: skip
     """Facts and hits of every text; rows (text, rule, from byte, to byte, from character, to character, words) of
@@ -136,7 +137,7 @@ def _read(
             prefix[unit + 1] = prefix[unit] * BASE + hashes[unit]
         unspaced = fact[_UNSPACED] >= _SHARE * fact[_ALNUM] and fact[_UNSPACED] > 0
         match(
-            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, powers, seen,
+            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, seen,
             row, line_bits, hits[row],
         )  # fmt: skip
         words, flagged, flagged_lines, boilerplate, boilerplate_lines = judge_lines(
@@ -211,7 +212,7 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
         spans = np.empty((room, 7), np.int64)
         found = _read(
             data, offsets, table(), lexicon.first, lexicon.keys, lexicon.entries, lexicon.bits, lexicon.places,
-            lexicon.longest, lexicon.is_line, bounded, np.uint64(barred), np.stack([SPACED, UNSPACED]), most, count_all,
+            lexicon.longest, lexicon.is_line, lexicon.is_lower, bounded, np.uint64(barred), np.stack([SPACED, UNSPACED]), most, count_all,
             hashes, lines, facts, hits, spans,
         )  # fmt: skip
         if found <= room or count_all:

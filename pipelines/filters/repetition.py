@@ -44,8 +44,15 @@ def find_slot(key, mask, stamp, keys, stamps, counts):
 
 @njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stamp, keys, stamps, counts, fact):
-    """Duplicate lines and paragraphs, distinct words. Uses three stamps; returns the next free one."""
+    """Duplicate lines and paragraphs, distinct words. Uses three stamps, one after the other; returns the next one."""
     mask = np.int64(keys.shape[0] - 1)
+    for line in range(line_count):
+        if lines[line, L_PARAGRAPH] >= 0:
+            slot = find_slot(line_hashes[line], mask, stamp, keys, stamps, counts)
+            if counts[slot]:
+                fact[_LINES] += 1
+                fact[_LINE_CHARS] += lines[line, L_TO] - lines[line, L_FROM]
+            counts[slot] = 1
     paragraph, h, size, last = -1, np.uint64(0), 0, np.int64(-1)
     for line in range(line_count + 1):
         here = lines[line, L_PARAGRAPH] if line < line_count else np.int64(-2)
@@ -64,13 +71,7 @@ def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stam
             break
         last = here
         h = h * _BASE + line_hashes[line]
-        length = lines[line, L_TO] - lines[line, L_FROM]
-        size += length
-        slot = find_slot(line_hashes[line], mask, stamp, keys, stamps, counts)
-        if counts[slot]:
-            fact[_LINES] += 1
-            fact[_LINE_CHARS] += length
-        counts[slot] = 1
+        size += lines[line, L_TO] - lines[line, L_FROM]
     of = 0
     for unit in range(unit_count):
         if kinds[unit] & WORD:
@@ -119,9 +120,14 @@ def count_grams(prefix, ends, units, sizes, spaced, stamp, keys, stamps, counts,
             else:
                 slots[i] = -1
         stamp += 1
-        if most < 2:
-            break
         words = number + 2
+        if most < 2:  # as published: of n-grams that all occur once the first is the most frequent
+            if words > 4:
+                break
+            for later in range(number, 3):
+                if sizes[later] <= units:
+                    fact[_TOP + later] = ends[sizes[later]] + later + 1
+            break
         if words <= 4:
             fact[_TOP + number] = (ends[first + size] - ends[first] + words - 1) * most
         for i in range(places):

@@ -30,14 +30,14 @@ from pipelines.filters.characters import (
 from pipelines.filters.facts import FACT
 
 # a unit's kind
-WORD, HAS_LETTER, IDEOGRAM, STOP, MARK, HAS_DIGIT = 1, 2, 4, 8, 16, 32
+WORD, HAS_LETTER, IDEOGRAM, STOP, MARK, HAS_DIGIT, CAPITAL = 1, 2, 4, 8, 16, 32, 64
 # a line's flags
 BULLETED, ENDED, TERMINATED, ELLIPSIS, PLAINLY_ENDED, CURLY, LONG_WORD, MARKED_UP, NUMERIC, CAPITALS = (
     1, 2, 4, 8, 16, 32, 64, 128, 256, 512,
 )  # fmt: skip
 # columns of the table of lines
-(L_FROM, L_TO, L_BYTE, L_BYTE_END, L_UNIT, L_UNITS, L_WORDS, L_FLAGS, L_SENTENCES, L_PIECES, L_PARAGRAPH) = range(11)
-LINE_COLUMNS = 11
+(L_FROM, L_TO, L_BYTE, L_BYTE_END, L_UNIT, L_UNITS, L_WORDS, L_FLAGS, L_SENTENCES, L_PIECES, L_PARAGRAPH, L_RAW) = range(12)
+LINE_COLUMNS = 12
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)
@@ -204,7 +204,7 @@ def _cut(codes, a, b, at, cuts):
                     width = 1
                 elif before & DIGIT and after & DIGIT and folded == 0x2D:
                     width = 1
-                elif folded == 0x2D and after & FOLD == 0x2D:
+                elif folded == 0x2D and after & FOLD == 0x2D and alnum_before and codes[j + 2] & LETTER:
                     width = 2
             elif folded == 0x2C:
                 if before & LETTER and letter_after:
@@ -271,6 +271,7 @@ def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
             a += 1
         while b > a and codes[b - 1] & SPACE:
             b -= 1
+        lines[line, L_RAW] = lines[line, L_TO] - lines[line, L_FROM]
         lines[line, L_FROM], lines[line, L_TO] = a, b
         lines[line, L_UNIT] = at
         for column in range(L_UNITS, L_PARAGRAPH):
@@ -353,13 +354,13 @@ def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
             until = cuts[unit]
             length = until - j
             h = np.uint64(length)
-            kind = 0
+            kind = CAPITAL if codes[j] & UPPER else 0
             if length == 1:
                 value = codes[j]
                 if value & UNSPACED:
-                    kind = IDEOGRAM | WORD
+                    kind |= IDEOGRAM | WORD
                 elif value & TERMINAL:
-                    kind = STOP
+                    kind |= STOP
             while j < until:
                 value = codes[j]
                 h = (h ^ np.uint64(value & FOLD)) * _MULTIPLIER
