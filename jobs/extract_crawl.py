@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage
-from jobs.runtime.stage import Output, Stage, Unit, UnitResult
+from jobs.runtime.stage import Output, Stage, Unit, UnitResult, unit_table
 from pipelines.datasets.books import Equation
 from pipelines.datasets.content import key_sum
 from pipelines.datasets.manifest import Manifest
@@ -44,6 +44,9 @@ class Config:
     )
     documents: str = setting("documents", "dataset to write", content=False)
     filters: str = setting("filters", "annotations to write: measures that the filter rules read", content=False)
+    unit_bytes: int = setting(
+        64 << 20, "larger crawl files are cut into units of about so many bytes", content=False
+    )
     source: str = setting("crawl", "name of the source, kept with each document")
     source_type: str = setting("web", "web, code, book or qa, kept with each document")
     languages: tuple[str, ...] = setting((), "languages to keep, as lid.176 names them (zh, en); none named: all")
@@ -52,7 +55,7 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """List the crawl, extract what is new, commit documents and filters."""
-    from pipelines.crawl.inputs import crawl_root, list_inputs
+    from pipelines.crawl.inputs import crawl_root, list_inputs, uncut_files
     from pipelines.filters.measures import MEASURE_SCHEMA
 
     if not config.crawl:
@@ -60,7 +63,9 @@ def run(config: Config, context: Context) -> list[Manifest]:
     pattern = SAMPLE if config.crawl == "sample" else config.crawl
     root, below = crawl_root(pattern)
     store = open_store(root)
-    files = list_inputs(store, below, pattern=pattern)
+    listed = list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
+    for name in uncut_files(listed, config.unit_bytes)[:3]:
+        context.progress.say(f"{name} is larger than a unit and cannot be cut: one process will read all of it")
     stage = Stage(
         job="extract_crawl",
         stage_id=stage_id("extract_crawl", VERSION, config, _artifacts()),
@@ -87,10 +92,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
         artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts().items()),
         max_failed_fraction=config.max_failed_fraction,
     )
-    units = [
-        Unit(id=row["unit"], input=row["file"], size_bytes=row["size_bytes"])
-        for row in files.select(["unit", "file", "size_bytes"]).to_pylist()
-    ]
+    units = crawl_units(listed)
     made = run_stage(context, stage, units)
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
@@ -107,6 +109,29 @@ def run(config: Config, context: Context) -> list[Manifest]:
     return [made[config.documents], made[config.filters]]
 
 
+def crawl_units(listed: pa.Table) -> pa.Table:
+    """Units of the runtime for rows of INPUT_SCHEMA."""
+    from pipelines.crawl.inputs import unit_name
+
+    rows = listed.to_pylist()
+    return unit_table(
+        Unit(
+            id=row["unit"],
+            input=unit_name(row["file"], row["size_bytes"], row["start"], row["end"]),
+            size_bytes=row["end"] - row["start"],
+            spec={
+                "file": row["file"],
+                "size_bytes": row["size_bytes"],
+                "start": row["start"],
+                "end": row["end"],
+                "form": row["form"],
+                "pages": row["pages"],
+            },
+        )
+        for row in rows
+    )
+
+
 def _artifacts() -> dict[str, str]:
     from pipelines.language.identify import MODEL_NAME, MODEL_SHA256
 
@@ -117,8 +142,8 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
     """Documents, measures and ledger of one unit of the crawl."""
     from pipelines.crawl.batches import batches
     from pipelines.crawl.document import DocumentRules
-    from pipelines.crawl.sources import StoreSource
-    from pipelines.crawl.warc import read_warc
+    from pipelines.crawl.inputs import open_source
+    from pipelines.crawl.records import read_records
     from pipelines.datasets.parts import PartWriter
     from pipelines.filters.measures import MEASURE_SCHEMA
 
@@ -133,7 +158,11 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
         result = UnitResult(
             parts={worker_config["documents"]: documents, worker_config["filters"]: filters}, ledger=ledger
         )
-        for batch in batches(read_warc(StoreSource(crawl, unit.input, unit.size_bytes)), unit.input, rules):
+        spec = unit.spec
+        pages = [(page["file"], page["size_bytes"]) for page in spec["pages"]] if spec["pages"] else None
+        source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
+        items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"])
+        for batch in batches(items, spec["file"], rules):
             documents.write(batch.documents)
             filters.write(batch.measures)
             ledger.write(batch.ledger)

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pipelines.crawl.document import Candidate, DocumentRules, candidate_of, ledger_row, record_key
 from pipelines.crawl.domain import registered_domain
+from pipelines.crawl.items import Item, Skipped
 from pipelines.crawl.pages import Found, PageExtractor
-from pipelines.crawl.warc import Item, Skipped
 from pipelines.datasets.content import key_hashes
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.filters.measures import measure

@@ -13,8 +13,8 @@ from typing import Any
 
 from pipelines.crawl.domain import host_of
 from pipelines.crawl.entity import UndecodableError, entity_body
+from pipelines.crawl.items import Damage, Record
 from pipelines.crawl.pages import PageInput, PageRules
-from pipelines.crawl.warc import Damage, Record
 from pipelines.datasets.schemas import document_id
 
 STAGE = "extract_crawl"

@@ -21,7 +21,7 @@ class Headers(Mapping[str, str]):
     A name with blanks around it counts where the plain name is absent.
     """
 
-    __slots__ = ("_all", "_charset", "_lower", "_raw")
+    __slots__ = ("_all", "_charset", "_lower", "_odd", "_raw")
 
     def __init__(self, raw: bytes, *, charset: str) -> None:
         """`raw` is the first line (not a header), the header lines and the empty line."""
@@ -29,6 +29,7 @@ class Headers(Mapping[str, str]):
         self._charset = charset
         self._lower = raw.lower()
         self._all: dict[str, bytes] | None = None
+        self._odd: bool | None = None
 
     def value(self, name: bytes) -> bytes | None:
         """The value as raw bytes, without blanks around it."""
@@ -41,8 +42,12 @@ class Headers(Mapping[str, str]):
                     return self._raw[at + len(name) + 2 :].strip(_BLANKS)
                 if lower[stop + 1 : stop + 2] not in b" \t":
                     return self._raw[at + len(name) + 2 : stop].strip(_BLANKS)
-            elif not any(sign in lower.rstrip(_BLANKS) for sign in _ODD_NAMES):
-                return None
+            else:
+                if self._odd is None:
+                    body = lower.rstrip(_BLANKS)
+                    self._odd = any([sign in body for sign in _ODD_NAMES])
+                if not self._odd:
+                    return None
         return self._whole().get(name.decode("latin-1"))
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -102,11 +102,11 @@ def run_ours(folder: str, warm: str, out: str) -> dict[str, Any]:
     """One measured run in this process, after a warm-up; made to run in a process of its own."""
     from jobs.extract_crawl import Config, run
     from jobs.runtime.context import Context
-    from pipelines.crawl import batches, pages, warc
+    from pipelines.crawl import batches, pages, records
     from pipelines.datasets.store import open_store
 
     split = Split()
-    split.wrap_iterator(warc, "read_warc", "read")
+    split.wrap_iterator(records, "read_records", "read")
     split.wrap(batches, "candidate_of", "records")
     split.wrap(pages, "extract_page", "extraction")
     split.wrap(batches, "extract_pages", "extract_pages")
