@@ -6,30 +6,25 @@ A crawl file is a unit: a file that is added to the crawl costs its own work and
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage
-from jobs.runtime.stage import Output, Stage, Unit, UnitResult, unit_table
+from jobs.runtime.stage import Output, Stage, Unit, unit_table
+from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
-from pipelines.datasets.content import key_sum
 from pipelines.datasets.manifest import Manifest
-from pipelines.datasets.schemas import DOCUMENTS, LEDGER
-from pipelines.datasets.store import Store, open_store
+from pipelines.datasets.schemas import DOCUMENTS
+from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
 VERSION = 1
 SAMPLE = str(Path(__file__).resolve().parents[1] / "tests" / "sample")
-DOMAINS_PER_UNIT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +45,21 @@ class Config:
     source: str = setting("crawl", "name of the source, kept with each document")
     source_type: str = setting("web", "web, code, book or qa, kept with each document")
     languages: tuple[str, ...] = setting((), "languages to keep, as lid.176 names them (zh, en); none named: all")
+    isolate_bytes: int | None = setting(
+        32 << 10,
+        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none",
+        content=False,
+    )
+    page_seconds: float = setting(
+        5.0, "CPU seconds of a page in that process; one that needs more gets ten times as many, once", content=False
+    )
+    page_memory_mb: int = setting(1024, "memory of a page in that process", content=False)
     max_failed_fraction: float = setting(0.5, "the job stops when more of the records cannot be read", content=False)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """List the crawl, extract what is new, commit documents and filters."""
     from pipelines.crawl.inputs import crawl_root, list_inputs, uncut_files
-    from pipelines.filters.measures import MEASURE_SCHEMA
 
     if not config.crawl:
         raise ConfigError("no crawl is given", mend="--crawl 'path/*.warc.gz', or --set crawl=...")
@@ -66,34 +69,9 @@ def run(config: Config, context: Context) -> list[Manifest]:
     listed = list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
     for name in uncut_files(listed, config.unit_bytes)[:3]:
         context.progress.say(f"{name} is larger than a unit and cannot be cut: one process will read all of it")
-    stage = Stage(
-        job="extract_crawl",
-        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts()),
-        outputs=(
-            Output(dataset=config.documents, kind="documents", schema=DOCUMENTS),
-            Output(
-                dataset=config.filters, kind="annotations", schema=pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
-            ),
-        ),
-        worker="jobs.extract_crawl:open_worker",
-        worker_config={
-            "crawl_root": store.location,
-            "documents": config.documents,
-            "filters": config.filters,
-            "source": config.source,
-            "source_type": config.source_type,
-            "languages": list(config.languages),
-        },
-        equations={
-            "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
-            "filters": Equation(total="rows", terms=("annotated", "failed")),
-        },
-        config=content_config(config),
-        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts().items()),
-        max_failed_fraction=config.max_failed_fraction,
-    )
+    stage = make_stage(config, store.location)
     units = crawl_units(listed)
-    made = run_stage(context, stage, units)
+    made = run_stage(context, stage, units, stats={"crawl_root": store.location})
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
         told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
@@ -107,6 +85,57 @@ def run(config: Config, context: Context) -> list[Manifest]:
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
     return [made[config.documents], made[config.filters]]
+
+
+def make_stage(config: Config, crawl_root: str) -> Stage:
+    """The stage, and what its workers are told."""
+    from pipelines.filters.measures import MEASURE_SCHEMA
+
+    return Stage(
+        job="extract_crawl",
+        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts()),
+        outputs=(
+            Output(dataset=config.documents, kind="documents", schema=DOCUMENTS),
+            Output(
+                dataset=config.filters, kind="annotations", schema=pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
+            ),
+        ),
+        worker="jobs.extract_worker:open_worker",
+        worker_config={
+            "crawl_root": crawl_root,
+            "documents": config.documents,
+            "filters": config.filters,
+            "source": config.source,
+            "source_type": config.source_type,
+            "languages": list(config.languages),
+            "isolate_bytes": config.isolate_bytes,
+            "page_seconds": config.page_seconds,
+            "page_memory_mb": config.page_memory_mb,
+        },
+        equations={
+            "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
+            "filters": Equation(total="rows", terms=("annotated", "failed")),
+        },
+        config=content_config(config),
+        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts().items()),
+        max_failed_fraction=config.max_failed_fraction,
+    )
+
+
+def retry_stage(config: Config, dataset: Dataset, reason: str) -> Stage:
+    """The stage that tries again what `reason` cost `dataset`; its units are those that lost something to it."""
+    root = dataset.manifest.stats.get("crawl_root")
+    if config.crawl != "sample" or not root:
+        root = _root(config.crawl)
+    stage = make_stage(replace(config, documents=dataset.name), root)
+    told = {**stage.worker_config, "version": dataset.manifest.version, "reason": reason}
+    return replace(stage, worker="jobs.extract_worker:open_retry_worker", worker_config=told)
+
+
+def _root(crawl: str) -> str:
+    from pipelines.crawl.inputs import crawl_root
+
+    return open_store(crawl_root(SAMPLE if crawl == "sample" else crawl)[0]).location
 
 
 def crawl_units(listed: pa.Table) -> pa.Table:
@@ -136,81 +165,6 @@ def _artifacts() -> dict[str, str]:
     from pipelines.language.identify import MODEL_NAME, MODEL_SHA256
 
     return {MODEL_NAME: MODEL_SHA256}
-
-
-def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit], UnitResult]:
-    """Documents, measures and ledger of one unit of the crawl."""
-    from pipelines.crawl.batches import batches
-    from pipelines.crawl.document import DocumentRules
-    from pipelines.crawl.inputs import open_source
-    from pipelines.crawl.records import read_records
-    from pipelines.datasets.parts import PartWriter
-    from pipelines.filters.measures import MEASURE_SCHEMA
-
-    crawl = open_store(worker_config["crawl_root"])
-    wanted = frozenset(worker_config["languages"]) or None
-    rules = DocumentRules(source=worker_config["source"], source_type=worker_config["source_type"], languages=wanted)
-    filters_schema = pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
-
-    def extract(unit: Unit) -> UnitResult:
-        documents, filters, ledger = PartWriter(DOCUMENTS), PartWriter(filters_schema), PartWriter(LEDGER)
-        stats = DocumentStats()
-        result = UnitResult(
-            parts={worker_config["documents"]: documents, worker_config["filters"]: filters}, ledger=ledger
-        )
-        spec = unit.spec
-        pages = [(page["file"], page["size_bytes"]) for page in spec["pages"]] if spec["pages"] else None
-        source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
-        items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"])
-        for batch in batches(items, spec["file"], rules):
-            documents.write(batch.documents)
-            filters.write(batch.measures)
-            ledger.write(batch.ledger)
-            stats.add(batch.documents)
-            for account, (n, total) in batch.accounts.items():
-                result.counters.add_sum(f"documents.{account}", n, total)
-            for name, n in batch.stats.items():
-                result.counters.add_count(f"stats.{name}", n)
-            ids = key_sum(i.encode() for i in batch.documents["id"].to_pylist())
-            for account in ("rows", "annotated"):
-                result.counters.add_sum(f"filters.{account}", batch.documents.num_rows, ids)
-        result.stats = {**stats.values(), "bytes_in": unit.size_bytes}
-        return result
-
-    return extract
-
-
-class DocumentStats:
-    """Characters, and documents by language, script, charset, source and domain (the 1,000 largest of a unit)."""
-
-    _COLUMNS = ("language", "script", "charset", "source", "source_type")
-
-    def __init__(self) -> None:
-        self._characters = 0
-        self._counts: dict[str, Counter[str | None]] = {name: Counter() for name in (*self._COLUMNS, "domain")}
-
-    def add(self, table: pa.Table) -> None:
-        """Count rows of documents."""
-        self._characters += pc.sum(pc.utf8_length(table["text"])).as_py() or 0
-        for name, counts in self._counts.items():
-            for pair in pc.value_counts(table[name]).to_pylist():
-                counts[pair["values"]] += pair["counts"]
-
-    def values(self, prefix: str = "") -> dict[str, int]:
-        """By the names that statistics have in a manifest."""
-        found = {f"{prefix}characters": self._characters}
-        for column in self._COLUMNS:
-            found |= {f"{prefix}by_{column}.{v}": n for v, n in self._counts[column].items() if v is not None}
-        # Equal counts are cut by name, not by the order of the rows.
-        domains = sorted(self._counts["domain"].items(), key=lambda pair: (-pair[1], pair[0] or ""))
-        return found | {f"{prefix}by_domain.{name or 'unknown'}": n for name, n in domains[:DOMAINS_PER_UNIT]}
-
-
-def document_stats(table: pa.Table, prefix: str = "") -> dict[str, int]:
-    """`DocumentStats` of one table."""
-    stats = DocumentStats()
-    stats.add(table)
-    return stats.values(prefix)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from jobs.extract_crawl import document_stats
+from jobs.document_stats import document_stats
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage

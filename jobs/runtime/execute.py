@@ -97,7 +97,7 @@ def _encode(
         if f.dataset == dataset
     ]
     if dataset == stage.home and result.ledger is not None and _rows(result.ledger):
-        encoded.append(_part(dataset, unit, "ledger", result.ledger, LEDGER))
+        encoded.append(_part(dataset, unit, result.ledger_role, result.ledger, LEDGER))
     if not encoded:  # a unit that made nothing of this dataset is still a finished unit
         encoded.append(_nothing(dataset, unit))
     return encoded

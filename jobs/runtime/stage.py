@@ -62,6 +62,7 @@ class UnitResult:
     parts: dict[str, pa.Table | PartWriter] = field(default_factory=dict)
     files: list[FileOut] = field(default_factory=list)
     ledger: pa.Table | PartWriter | None = None
+    ledger_role: str = "ledger"  # `retried`: its rows supersede earlier ones of the same records
     counters: Counters = field(default_factory=Counters)
     stats: dict[str, int] = field(default_factory=dict)
 

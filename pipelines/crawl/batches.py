@@ -68,7 +68,7 @@ def batches(
             gathered.candidates.append(found)
             gathered.size += len(found.page.body)
         else:
-            gathered.refuse(found, record_key(file, item.offset, item.index))
+            gathered.refuse(found, record_key(item.file or file, item.offset, item.index))
         if gathered.size >= batch_bytes or len(gathered.candidates) + len(gathered.ledger) >= BATCH_RECORDS:
             yield finish_batch(gathered, rules, extractor)
             gathered, given = _Gathered(), True

@@ -74,13 +74,19 @@ def record_key(file: str, offset: int, index: int) -> bytes:
     return b"%s\0%d\0%d" % (file.encode("utf-8", "surrogateescape"), offset, index)
 
 
+def candidate_id(record: Record) -> str:
+    """The id of the document that the record would be."""
+    return document_id(record.target_uri, record.headers.get("warc-date", "").encode(), record.body)
+
+
 def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Candidate | dict[str, Any]:
     """The page of a record, or the ledger row of what is none."""
+    file = item.file or file
     if isinstance(item, Damage):
         return ledger_row(item, file, item.reason, detail=item.detail or None)
     url = item.target_uri.decode("utf-8", "replace")
     date = item.headers.get("warc-date", "")
-    known = {"id": document_id(item.target_uri, date.encode(), item.body), "url": url or None}
+    known = {"id": candidate_id(item), "url": url or None}
     host = host_of(url)
     refused = _refuse_record(item, host)
     if refused is not None:

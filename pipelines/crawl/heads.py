@@ -45,7 +45,7 @@ class Headers(Mapping[str, str]):
             else:
                 if self._odd is None:
                     body = lower.rstrip(_BLANKS)
-                    self._odd = any([sign in body for sign in _ODD_NAMES])
+                    self._odd = any(sign in body for sign in _ODD_NAMES)
                 if not self._odd:
                     return None
         return self._whole().get(name.decode("latin-1"))

@@ -108,7 +108,7 @@ def books_value(counters: Mapping[str, tuple[int, int]], equations: Mapping[str,
             nested = {
                 k.removeprefix(f"{name}.{account}."): v[0]
                 for k, v in counters.items()
-                if k.startswith(f"{name}.{account}.")
+                if k.startswith(f"{name}.{account}.") and v[0]  # what a retry settled is back at nought
             }
             book[account] = dict(sorted(nested.items())) if nested else n
         book["set_sum"] = f"{_account(counters, name, equation.total)[1]:032x}"

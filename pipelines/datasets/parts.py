@@ -19,7 +19,7 @@ from pipelines.datasets.names import home
 from pipelines.errors import IntegrityError
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-_FOLDERS = {"part": "parts", "ledger": "ledger", "file": "files"}
+_FOLDERS = {"part": "parts", "ledger": "ledger", "retried": "ledger", "file": "files"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

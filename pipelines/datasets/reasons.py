@@ -51,4 +51,6 @@ REASONS: dict[str, str] = {
     # rejected by tokenize_documents
     "no_tokens": "the text encodes to no token",
     "holds_special_token": "the text holds a reserved token",
+    # kept, in the ledger of a retry
+    "retried": "the record was tried again and is a document now",
 }
