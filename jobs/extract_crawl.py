@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, unit_table
 from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.schemas import DOCUMENTS
-from pipelines.datasets.store import open_store
+from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
@@ -39,9 +40,7 @@ class Config:
     )
     documents: str = setting("documents", "dataset to write", content=False)
     filters: str = setting("filters", "annotations to write: measures that the filter rules read", content=False)
-    unit_bytes: int = setting(
-        64 << 20, "larger crawl files are cut into units of about so many bytes", content=False
-    )
+    unit_bytes: int = setting(64 << 20, "larger crawl files are cut into units of about so many bytes", content=False)
     source: str = setting("crawl", "name of the source, kept with each document")
     source_type: str = setting("web", "web, code, book or qa, kept with each document")
     languages: tuple[str, ...] = setting((), "languages to keep, as lid.176 names them (zh, en); none named: all")
@@ -59,14 +58,9 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """List the crawl, extract what is new, commit documents and filters."""
-    from pipelines.crawl.inputs import crawl_root, list_inputs, uncut_files
+    from pipelines.crawl.inputs import uncut_files
 
-    if not config.crawl:
-        raise ConfigError("no crawl is given", mend="--crawl 'path/*.warc.gz', or --set crawl=...")
-    pattern = SAMPLE if config.crawl == "sample" else config.crawl
-    root, below = crawl_root(pattern)
-    store = open_store(root)
-    listed = list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
+    pattern, store, listed = _list(config)
     for name in uncut_files(listed, config.unit_bytes)[:3]:
         context.progress.say(f"{name} is larger than a unit and cannot be cut: one process will read all of it")
     stage = make_stage(config, store.location)
@@ -85,6 +79,26 @@ def run(config: Config, context: Context) -> list[Manifest]:
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
     return [made[config.documents], made[config.filters]]
+
+
+def plan(config: Config, _context: Context, request: Request) -> Plan:
+    """CPU, wall time, documents, bytes, requests and memory, from a sample of the crawl."""
+    from jobs.extract_plan import plan_crawl
+
+    _, store, listed = _list(config)
+    return plan_crawl(listed, store, make_stage(config, store.location).worker_config, request)
+
+
+def _list(config: Config) -> tuple[str, Store, pa.Table]:
+    """The pattern, the store at the crawl root, the units."""
+    from pipelines.crawl.inputs import crawl_root, list_inputs
+
+    if not config.crawl:
+        raise ConfigError("no crawl is given", mend="--crawl 'path/*.warc.gz', or --set crawl=...")
+    pattern = SAMPLE if config.crawl == "sample" else config.crawl
+    root, below = crawl_root(pattern)
+    store = open_store(root)
+    return pattern, store, list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
 
 
 def make_stage(config: Config, crawl_root: str) -> Stage:

@@ -38,7 +38,7 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
         pages = [(page["file"], page["size_bytes"]) for page in spec["pages"]] if spec["pages"] else None
         source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
         items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"])
-        made = _Made(worker_config)
+        made = Made(worker_config)
         for batch in batches(items, spec["file"], rules):
             made.add(batch)
             made.count(batch.accounts)
@@ -59,7 +59,7 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
     lost = open_dataset(store, worker_config["documents"], worker_config["version"])
 
     def try_again(unit: Unit) -> UnitResult:
-        made = _Made(worker_config, ledger_role="retried")
+        made = Made(worker_config, ledger_role="retried")
         settled = 0
         for rows in _rows_of(lost.ledger(unit.id), reason):
             found = [(row, item) for row in rows if (item := _find(crawl, row)) is not None]
@@ -93,7 +93,7 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
     )
 
 
-class _Made:
+class Made:
     """What a unit makes, written batch by batch."""
 
     def __init__(self, worker_config: dict[str, Any], *, ledger_role: str = "ledger") -> None:
@@ -123,6 +123,10 @@ class _Made:
         """Numbers and key sums by account."""
         for account, (n, total) in accounts.items():
             self._result.counters.add_sum(f"documents.{account}", n, total)
+
+    def writers(self) -> tuple[PartWriter, ...]:
+        """Of documents, filters and ledger."""
+        return self._documents, self._filters, self._ledger
 
     def result(self, **stats: int) -> UnitResult:
         """All of it."""
