@@ -7,7 +7,8 @@ and the run of blocks that hold the most probable main text, and where the block
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from pipelines.kernels import kernel
 
 _WINDOWS = (2, 5, 12, 30)
 _LEVELS = (0.25, 0.5, 0.75)
@@ -28,7 +29,7 @@ def context(probability: np.ndarray, tokens: np.ndarray, groups: np.ndarray, blo
     return _context(probability.astype(np.float32), tokens, groups, blocks, nodes, len(CONTEXT), np.array(_LEVELS))
 
 
-@njit(nogil=True)
+@kernel
 def _context(p, tokens, groups, blocks, nodes, width, levels):
     n = len(p)
     m = len(nodes)

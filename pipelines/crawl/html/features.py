@@ -9,7 +9,6 @@ character or kana, or a run of other letters and digits.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.crawl.html.scan import (
     BOLD,
@@ -28,6 +27,7 @@ from pipelines.crawl.html.scan import (
     Scan,
 )
 from pipelines.crawl.html.tables import TAG, automaton_of, categories
+from pipelines.kernels import kernel
 
 _CATEGORIES = len(categories("attributes"))
 _PHRASES = len(categories("phrases"))
@@ -58,7 +58,7 @@ _STORY = [
     "title_up", "title_down", "title_shared", "article_count", "article_index", "article_share", "article_titled", "heading_level",
     "heading_linked", *(f"heading.{name}" for name in ("related", "comment", "nav", "ad", "share", "login")), "headings_after_title",
     "heading_rank", *(f"since.{name}" for name in _SINCE), "long_since_title", "links_since_long", "repeat_links", "repeat_heads", "own_repeat_linked",
-    "first_long", "long_rank",
+    "first_long", "long_rank", "read_inside", "read_joined", "read_up", "read_share", "read_margin", "read_score", "read_titled",
 ]
 _PLACE = [
     "block_place", "token_place", "blocks_from_title", "after_title", "blocks_from_heading", "tokens_before", "tokens_after",
@@ -77,8 +77,17 @@ _A_PATH, _A_PLACE, _A_PAGE, _A_AROUND = _AT["path_blocks"], _AT["block_place"], 
 _A_STORY = _AT["title_up"]
 _SINCE_PHRASES = np.array([categories("phrases").index(name) for name in _SINCE], np.int64)
 _HEADING_PHRASES = np.array([categories("phrases").index(n) for n in ("related", "comment", "nav", "ad", "share", "login")], np.int64)
+_GOOD_BITS = np.uint32(sum(1 << categories("attributes").index(name) for name in ("article", "content", "post")))
+_BAD_BITS = np.uint32(
+    sum(1 << categories("attributes").index(n) for n in "comment footer sidebar related share ad form nav hidden tag header".split())
+)
+_A_READ = _AT["read_inside"]
+_BASE_SCORES = np.zeros(256, np.float64)
+for _names, _score in (("div article section main", 5), ("pre td blockquote", 3), ("address ol ul dl dd dt li form", -3), ("h1 h2 h3 h4 h5 h6 th", -5)):
+    for _name in _names.split():
+        _BASE_SCORES[TAG[_name]] = _score
 _T_ARTICLE = TAG["article"]
-_T_LI, _T_H1, _T_H6, _T_FORM, _T_P = TAG["li"], TAG["h1"], TAG["h6"], TAG["form"], TAG["p"]
+_T_LI, _T_H1, _T_H6, _T_P, _T_PRE, _T_TD = (TAG[n] for n in ("li", "h1", "h6", "p", "pre", "td"))
 
 
 def features(page: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,16 +97,16 @@ def features(page: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     return _features(
         page.text, page.blocks, page.nodes, page.masks, page.signatures, page.title[0], page.title[1], np.uint32(page.page_type),
-        automaton_of("phrases"), _TAG_SLOT, _NEAR_COLUMNS, _PAGE_BITS, len(FEATURES),
+        automaton_of("phrases"), _TAG_SLOT, _NEAR_COLUMNS, _PAGE_BITS, _GOOD_BITS, _BAD_BITS, len(FEATURES),
     )  # fmt: skip
 
 
-@njit(nogil=True)
+@kernel
 def _lower(c):
     return c + 32 if 65 <= c <= 90 else c
 
 
-@njit(nogil=True)
+@kernel
 def _contains(text, start, stop, a, b):
     """Whether text[a:b] occurs in text[start:stop], case folded; both are short."""
     size = b - a
@@ -112,7 +121,7 @@ def _contains(text, start, stop, a, b):
     return False
 
 
-@njit(nogil=True)
+@kernel
 def _slot_of(keys, key):
     size = len(keys) - 1
     slot = np.int64((key ^ (key >> np.uint64(29))) & np.uint64(size))
@@ -122,7 +131,7 @@ def _slot_of(keys, key):
     return slot
 
 
-@njit(nogil=True)
+@kernel
 def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
     """The block's own text: counts by character kind, ends, phrases."""
     classes, step, found = machine
@@ -270,8 +279,8 @@ def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
         row[26] = count
 
 
-@njit(nogil=True)
-def _features(text, blocks, nodes, masks, signatures, title_start, title_end, page_type, machine, tag_slot, near, page_bits, width):
+@kernel
+def _features(text, blocks, nodes, masks, signatures, title_start, title_end, page_type, machine, tag_slot, near, page_bits, good_bits, bad_bits, width):
     n = len(blocks)
     m = len(nodes)
     out = np.zeros((n, width), np.float32)
@@ -517,6 +526,7 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
         for k in range(7):
             row[_A_PAGE + k] = min(page_counts[k], 50.0) + (100.0 if (page_type >> np.uint32(page_bits[k])) & np.uint32(1) else 0.0)
     _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups)
+    _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits)
     # ---- neighbours
     for b in range(n):
         column = _A_AROUND
@@ -528,7 +538,7 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
     return out, tokens, groups
 
 
-@njit(nogil=True)
+@kernel
 def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups):
     """Where the block stands in what the headline begins: shared containers, headings and end marks passed on the way."""
     n = len(blocks)
@@ -656,3 +666,86 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
         row[column + 29] = (sum_linked[nodes[g, 4]] - sum_linked[nodes[g, 3]]) / max(held, 1.0)
         row[column + 30] = min(b - first_long, 60) if first_long >= 0 else -1
         row[column + 31] = tokens[b] / max(longest, 1.0)
+
+
+@kernel
+def _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits):
+    """The one container that reader modes would show: paragraphs score for their parent and half for the one above.
+
+    After the published heuristics of reader modes (Arc90 Readability, 2009): commas and length, tag and class weights, link density.
+    """
+    n = len(blocks)
+    m = len(nodes)
+    scores = np.zeros(m, np.float64)
+    seen = np.zeros(m, np.bool_)
+    whole = max(sum_tokens[n], 1.0)
+    for b in range(n):
+        row = out[b]
+        letters = row[0] * row[2]
+        if letters < 25:
+            continue
+        v = blocks[b, 2]
+        tag = nodes[v, 1]
+        parent = nodes[v, 0] if (tag == _T_P or tag == _T_PRE or tag == _T_TD) and nodes[v, 0] >= 0 else v
+        worth = 1.0 + row[6] * max(row[0], 1.0) + min(letters * (1.0 + 1.5 * row[3]) / 100.0, 3.0)
+        share = 1.0
+        for _ in range(2):
+            if parent < 0:
+                break
+            if not seen[parent]:
+                seen[parent] = True
+                scores[parent] += _BASE_SCORES[nodes[parent, 1]]
+                if masks[parent] & good_bits:
+                    scores[parent] += 25
+                if masks[parent] & bad_bits:
+                    scores[parent] -= 25
+            scores[parent] += worth * share
+            share *= 0.5
+            parent = nodes[parent, 0]
+    top = 0
+    for v in range(m):
+        held = max(sum_tokens[nodes[v, 4]] - sum_tokens[nodes[v, 3]], 1.0)
+        scores[v] *= 1.0 - (sum_linked[nodes[v, 4]] - sum_linked[nodes[v, 3]]) / held
+        if seen[v] and scores[v] > scores[top] or not seen[top]:
+            top = v
+    best = max(scores[top], 1e-3)
+    second = 0.0
+    for v in range(m):
+        if seen[v] and (nodes[v, 4] <= nodes[top, 3] or nodes[v, 3] >= nodes[top, 4]):
+            second = max(second, scores[v])
+    above = nodes[top, 0]
+    line = max(10.0, 0.2 * best)
+    titled = 0.0
+    u = top
+    up = 0
+    while first_title >= 0 and u >= 0:
+        if nodes[u, 3] <= first_title and first_title < nodes[u, 4]:
+            titled = 1.0 / (1.0 + up)
+            break
+        u = nodes[u, 0]
+        up += 1
+    share = (sum_tokens[nodes[top, 4]] - sum_tokens[nodes[top, 3]]) / whole
+    for b in range(n):
+        row = out[b]
+        v = blocks[b, 2]
+        u = top
+        up = 0
+        while u > 0 and not (nodes[u, 3] <= b and b < nodes[u, 4]):
+            u = nodes[u, 0]
+            up += 1
+        row[_A_READ] = up == 0
+        row[_A_READ + 2] = up
+        if up == 1:
+            w = v
+            while w > 0 and nodes[w, 0] != above:
+                w = nodes[w, 0]
+            if w > 0:
+                held = max(sum_tokens[nodes[w, 4]] - sum_tokens[nodes[w, 3]], 1.0)
+                link_share = (sum_linked[nodes[w, 4]] - sum_linked[nodes[w, 3]]) / held
+                row[_A_READ + 1] = scores[w] >= line or (nodes[w, 1] == _T_P and held > 20 and link_share < 0.25)
+        elif up == 0:
+            row[_A_READ + 1] = 1.0
+        row[_A_READ + 3] = share
+        row[_A_READ + 4] = second / best
+        row[_A_READ + 5] = scores[v] / best
+        row[_A_READ + 6] = titled

@@ -155,7 +155,7 @@ def out_of_fold(
         trees = trees_of(fit_trees([s for s in samples if s.fold != fold and fitted_on(s)], rows_of, rounds), columns)
         for sample in samples:
             if sample.fold == fold:
-                found[sample.row["id"]] = forward(trees, rows_of(sample)) if len(columns) == 0 else forward(trees, _wide(rows_of(sample), columns))
+                found[sample.row["id"]] = forward(trees, _wide(rows_of(sample), columns))
     return found
 
 

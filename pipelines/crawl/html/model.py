@@ -13,14 +13,15 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
 from pipelines.crawl.html.scan import Scan
 from pipelines.errors import IntegrityError
+from pipelines.kernels import kernel
 
 MODEL_NAME = "blocks.npz"
+_IS_TITLE = FEATURES.index("is_title")
 
 
 class Trees(NamedTuple):
@@ -71,12 +72,17 @@ def column_names_hash() -> str:
     return hashlib.sha256("\n".join((*FEATURES, "", *CONTEXT)).encode()).hexdigest()[:16]
 
 
-def probabilities(page: Scan, fitted: Model | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) float32 probability that each block is main text, and (n,) float32 tokens of each."""
+def main_blocks(page: Scan, fitted: Model | None = None) -> np.ndarray:
+    """(n,) bool: the blocks that are main text; a headline before the first of them is not, it is the page's title."""
     fitted = fitted or model()
     own, tokens, groups = features(page)
     around = context(forward(fitted.first, own), tokens, groups, page.blocks, page.nodes)
-    return forward(fitted.second, np.hstack((own[:, fitted.own], around))), tokens
+    keep = best_cut(forward(fitted.second, np.hstack((own[:, fitted.own], around))), tokens)
+    headline = own[:, _IS_TITLE] > 0
+    body = np.flatnonzero(keep & ~headline)
+    if len(body):
+        keep[: body[0]] = False
+    return keep
 
 
 def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
@@ -84,7 +90,7 @@ def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
     return _forward(rows, *trees)
 
 
-@njit(nogil=True)
+@kernel
 def _forward(rows, roots, column, threshold, left, right, leaves):
     n = len(rows)
     sums = np.zeros(n, np.float32)

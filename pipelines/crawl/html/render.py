@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.crawl.html.scan import Scan
 from pipelines.crawl.html.tables import TAG
+from pipelines.kernels import kernel
 
 PARAGRAPH, HEADING, ITEM, CELL, CODE, QUOTE, INSIDE_ITEM = range(7)
 _MAX_CELL_BYTES = 400  # a longer cell, or one with blocks in it, is layout
@@ -60,7 +60,7 @@ def _row(cells: list[str], *, markdown: bool, is_first: bool) -> list[str]:
     return [row, "|" + " --- |" * len(cells)] if is_first else [row]
 
 
-@njit(nogil=True)
+@kernel
 def _shapes(blocks, nodes, kept):
     """(k, 4) int32 of each kept block: kind, level (heading, list depth, table), row (or element), number in an ordered list."""
     out = np.zeros((len(kept), 4), np.int32)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, Tables, tables
+from pipelines.kernels import kernel
 
 # Fields of a block, columns of `Scan.blocks`.
 TEXT_START, TEXT_END, NODE, LINKED, LINKS, BOLD, FLAGS, SOURCE = range(8)
@@ -81,17 +81,17 @@ _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SPACE, _LT, _GT, _AMP, _SLASH, _QUOTE, _APOSTROPHE, _EQUALS = 32, 60, 62, 38, 47, 34, 39, 61
 
 
-@njit(nogil=True)
+@kernel
 def _is_space(c):
     return c == 32 or (9 <= c <= 13)
 
 
-@njit(nogil=True)
+@kernel
 def _lower(c):
     return c + 32 if 65 <= c <= 90 else c
 
 
-@njit(nogil=True)
+@kernel
 def _matches_at(page, at, name):
     """Whether lower-case `name` stands at `at`, in either case."""
     if at + len(name) > len(page):
@@ -102,7 +102,7 @@ def _matches_at(page, at, name):
     return True
 
 
-@njit(nogil=True)
+@kernel
 def _find(page, at, a, b, c):
     """Start of the three bytes a b c from `at`, or the page's length."""
     n = len(page)
@@ -113,7 +113,7 @@ def _find(page, at, a, b, c):
     return n
 
 
-@njit(nogil=True)
+@kernel
 def _raw_end(page, at, start, stop):
     """Where the end tag of the raw element whose name is page[start:stop] begins, from `at`."""
     n = len(page)
@@ -131,12 +131,12 @@ def _raw_end(page, at, start, stop):
     return n
 
 
-@njit(nogil=True)
+@kernel
 def _is_letter(c):
     return 65 <= c <= 90 or 97 <= c <= 122
 
 
-@njit(nogil=True)
+@kernel
 def _words(page, at, stop, machine):
     """Bits of the words in page[at:stop]; what is no letter is a border, and so is a capital after a small letter."""
     classes, step, found = machine
@@ -165,7 +165,7 @@ def _words(page, at, stop, machine):
     return bits
 
 
-@njit(nogil=True)
+@kernel
 def _put_code_point(out, at, code):
     if code < 0x80:
         out[at] = code
@@ -186,7 +186,7 @@ def _put_code_point(out, at, code):
     return at + 4
 
 
-@njit(nogil=True)
+@kernel
 def _character(page, at, out, place, t):
     """Decode the reference at page[at] == '&' into out[place:]; (bytes read, new place), 0 read where it is none."""
     n = len(page)
@@ -252,7 +252,7 @@ def _character(page, at, out, place, t):
     return best - at, place
 
 
-@njit(nogil=True)
+@kernel
 def _scan(page, max_tags, max_depth, max_attributes, t):
     n = len(page)
     marks = 2
@@ -762,7 +762,7 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
 _TEX = np.frombuffer(b"application/x-tex", np.uint8)
 
 
-@njit(nogil=True)
+@kernel
 def _tex_of_math(page, at, end):
     """(start, stop) of the TeX annotation of a math element, or an empty span."""
     k = at
