@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.crawl.decode import UndecodableError, decode_text, entity_body
+from pipelines.crawl.decode import decode_text
 from pipelines.crawl.domain import host_of, registered_domain
+from pipelines.crawl.entity import UndecodableError, entity_body
 from pipelines.crawl.extract import Page, clean_text, extract_html, extractor_name
 from pipelines.crawl.shape import PageBounds
 from pipelines.crawl.warc import Damage, Record
