@@ -1,7 +1,8 @@
 """One HTML page -> its main text, title and date.
 
-The engine stands behind one function, `_run_engine`; today it is trafilatura.  Bounds are held before any
-parser runs, because parsers are not safe on hostile pages; a page over a bound gives empty text and a reason.
+Two engines stand behind one function.  `gristmill` reads the page in one compiled pass and lets a small model choose its blocks
+(pipelines/crawl/html); `trafilatura` is slower and builds a tree.  Bounds are held before either runs; a page over a
+bound gives empty text and a reason.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import unicodedata
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from pipelines.crawl.decode import decode_text
+from pipelines.crawl.decode import Decoded, decode
+from pipelines.crawl.head import Head, read_head
 from pipelines.crawl.shape import PageBounds, first_broken_bound, without_large_scripts
 
+ENGINES = ("gristmill", "trafilatura")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _LATEST_DATE = "2100-01-01"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Page:
     """What a page holds.  `reason` is None, or why `text` is empty; a bound adds `value` and `threshold`."""
 
@@ -33,6 +35,15 @@ class Page:
     value: float | None = None
     threshold: float | None = None
     detail: str | None = None
+    head: Head | None = None
+    decoded: Decoded | None = None
+
+    @functools.cached_property
+    def language(self) -> str:
+        """ISO 639 code of the text, "und" where it has no letters; identified when it is first asked for."""
+        from pipelines.language.identify import identify
+
+        return identify(self.text)[0]
 
 
 def extract_html(
@@ -42,33 +53,37 @@ def extract_html(
     content_type: str | None = None,
     captured: str | None = None,
     bounds: PageBounds | None = None,
+    engine: str = "gristmill",
+    markdown: bool = False,
 ) -> Page:
     """Main text of one page.  Never raises on page bytes.
 
     `captured` (YYYY-MM-DD) is the latest date a page can have been published on; without it the result must
-    still not depend on today, so a fixed far day is used.
+    still not depend on today, so a fixed far day is used.  `markdown` marks headings, tables, code and quotes.
     """
     bounds = bounds or PageBounds()
     if len(html) > bounds.html_bytes:
         return Page(reason="too_long", value=len(html), threshold=bounds.html_bytes)
-    markup, charset = decode_text(html, content_type)
-    markup = _CONTROL.sub("", markup)
-    if (broken := first_broken_bound(markup, bounds)) is not None:
-        return Page(charset=charset, reason=broken[0], value=broken[1], threshold=broken[2])
-    markup = without_large_scripts(markup, bounds.script_characters)
-    if not markup.strip():
-        return Page(charset=charset, reason="empty")
+    decoded = decode(html, content_type)
+    known = {"charset": decoded.charset, "decoded": decoded}
+    if not decoded.text.strip():
+        return Page(reason="empty", **known)
+    run = _by_trafilatura if engine == "trafilatura" else _by_blocks
     try:
-        text, title, date = _run_engine(markup, url, captured or _LATEST_DATE)
-    except Exception as error:  # noqa: BLE001 - the engine may raise anything on a hostile page; it is recorded
-        return Page(charset=charset, reason="engine_error", detail=type(error).__name__)
-    text = clean_text(text or "")
+        text, broken = run(decoded.text, url, bounds, markdown)
+        if broken is not None:
+            return Page(reason=broken[0], value=broken[1], threshold=broken[2], **known)
+        head = read_head(decoded.text, url=url, latest=captured or _LATEST_DATE)
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything on a hostile page; it is recorded
+        return Page(reason="engine_error", detail=type(error).__name__, **known)
+    text = clean_text(text)
     return Page(
         text=text,
-        title=clean_text(title or "").replace("\n", " ")[:1000] or None,
-        date=date if date and _DATE.match(date) else None,
-        charset=charset,
+        title=clean_text(head.title or "").replace("\n", " ")[:1000] or None,
+        date=head.date,
         reason=None if text else "empty",
+        head=head,
+        **known,
     )
 
 
@@ -80,23 +95,38 @@ def clean_text(text: str) -> str:
 
 
 @functools.cache
-def extractor_name() -> str:
+def extractor_name(engine: str = "gristmill") -> str:
     """Engine and version, as the documents' `extractor` column has it."""
-    return f"trafilatura/{version('trafilatura')}"
+    if engine == "trafilatura":
+        return f"trafilatura/{version('trafilatura')}"
+    from pipelines.crawl.html.model import model_sha256
+
+    return f"gristmill/{model_sha256()[:12]}"
 
 
-def _run_engine(markup: str, url: str | None, latest: str) -> tuple[str | None, str | None, str | None]:
-    """(text, title, date) of a page within bounds."""
+_Broken = tuple[str, int, int] | None
+
+
+def _by_blocks(markup: str, _url: str | None, bounds: PageBounds, markdown: bool) -> tuple[str, _Broken]:
+    """(text, broken bound) by one compiled pass and the block model."""
+    from pipelines.crawl.html.model import main_blocks
+    from pipelines.crawl.html.render import render
+    from pipelines.crawl.html.scan import REASONS, Limits, scan
+
+    limits = Limits(bounds.tags, bounds.depth, bounds.attributes)
+    page = scan(markup.encode("utf-8", "replace"), limits)
+    if (reason := REASONS[page.status]) is not None:
+        return "", (reason, page.value, limits[page.status - 1])
+    return render(page, main_blocks(page), markdown=markdown), None
+
+
+def _by_trafilatura(markup: str, url: str | None, bounds: PageBounds, markdown: bool) -> tuple[str, _Broken]:
+    """(text, broken bound) by trafilatura, whose tree must be bounded before it is built."""
     import trafilatura
 
+    markup = _CONTROL.sub("", markup)
+    if (broken := first_broken_bound(markup, bounds)) is not None:
+        return "", broken
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-    logging.getLogger("htmldate").setLevel(logging.CRITICAL)
-    found = trafilatura.bare_extraction(
-        markup,
-        url=url,
-        with_metadata=True,
-        date_extraction_params={"original_date": True, "extensive_search": False, "max_date": latest},
-    )
-    if found is None:
-        return None, None, None
-    return found.text, found.title, found.date
+    markup = without_large_scripts(markup, bounds.script_characters)
+    return trafilatura.extract(markup, url=url, output_format="markdown" if markdown else "txt") or "", None

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.errors import SetupError
 from pipelines.language import identify as module
-from pipelines.language.identify import MODEL_SHA256, UNKNOWN, identify, identify_all
+from pipelines.language.identify import MODEL_NAME, MODEL_SHA256, UNKNOWN, identify, identify_all, open_identifier
 
 SAMPLES = {
     "en": "The stones turn slowly and the grain becomes flour, as it always has in this valley.",
@@ -57,3 +58,42 @@ def test_the_model_is_refused_when_its_bytes_are_not_the_known_ones(monkeypatch)
     with pytest.raises(module.IntegrityError, match=MODEL_SHA256[:16]) as caught:
         module._model.__wrapped__()
     assert "Restore" in caught.value.mend
+
+
+def test_another_model_file_is_opened_by_path_and_checked(tmp_path):
+    stored = module.files("pipelines.language").joinpath("lid.176.ftz").read_bytes()
+    path = tmp_path / "other.ftz"
+    path.write_bytes(stored)
+    found = open_identifier(str(path), MODEL_SHA256)
+    assert (found.name, found.sha256) == ("other.ftz", MODEL_SHA256)
+    assert found.identify(SAMPLES["de"]) == identify(SAMPLES["de"])
+    with pytest.raises(module.IntegrityError, match="configuration"):
+        open_identifier(str(path), "0" * 64)
+    with pytest.raises(SetupError, match="cannot be read"):
+        open_identifier(str(tmp_path / "absent.bin"))
+    (tmp_path / "text.bin").write_bytes(b"no model")
+    with pytest.raises(SetupError, match="no fastText model"):
+        open_identifier(str(tmp_path / "text.bin"))
+
+
+def test_the_shipped_model_names_itself():
+    assert (open_identifier().name, open_identifier().sha256) == (MODEL_NAME, MODEL_SHA256)
+
+
+def test_shares_are_the_likeliest_languages_in_order():
+    shares = open_identifier().shares(SAMPLES["ja"] + SAMPLES["en"], 5)
+    assert len(shares) == 5 and shares == sorted(shares, key=lambda pair: -pair[1])
+    assert open_identifier().shares("12 !", 5) == []
+
+
+def test_the_bare_model_is_there_to_compare_with():
+    assert open_identifier().bare(SAMPLES["ru"])[0] == "ru"
+
+
+@pytest.mark.parametrize(
+    ("label", "code"),
+    [("__label__zh", "zh"), ("__label__cmn_Hani", "zh"), ("__label__eng_Latn", "en"), ("__label__yue_Hant", "yue"),
+     ("__label__wuu", "zh"), ("__label__zzz", "zzz")],
+)  # fmt: skip
+def test_labels_of_other_models_become_the_same_codes(label, code):
+    assert module._code(label) == code

@@ -1,0 +1,68 @@
+"""Functions compiled by numba, their machine code kept between processes.
+
+Compiling costs seconds a process, and a job starts many. The code is kept in the user's cache folder under a name that
+is a digest of all our sources and of numba's version: numba itself notices a change of a function's own file only,
+not of a constant or a function that it took from another. Where no folder can be written each process compiles.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on the first call, without the GIL; of this machine's earlier processes the code is taken over."""
+    is_kept = kept_code() is not None
+    return numba.njit(nogil=True, cache=is_kept)(function)
+
+
+@functools.cache
+def kept_code() -> Path | None:
+    """The folder of compiled code, only ours to write; None where there is none."""
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        return Path(given)
+    digest = _sources_digest()
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
+    for folder in (Path(home, "gristmill", "kernels"), Path(tempfile.gettempdir(), f"gristmill-kernels-{os.getuid()}")):
+        place = folder / digest
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = place.stat()
+            if owner.st_uid != os.getuid() or stat.S_IMODE(owner.st_mode) & 0o022:
+                continue  # somebody else could put code there
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError:
+            continue
+        numba.config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
+        return place
+    return None
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256(numba.__version__.encode())
+    for name, body in _sources(files("pipelines"), ""):
+        digest.update(f"{name}\0{len(body)}\0".encode())
+        digest.update(body)
+    return digest.hexdigest()[:16]
+
+
+def _sources(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
+    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
+        name = f"{path}/{entry.name}"
+        if entry.is_dir():
+            if entry.name != "__pycache__":
+                yield from _sources(entry, name)
+        elif entry.name.endswith((".py", ".yaml")):
+            yield name, entry.read_bytes()
