@@ -29,6 +29,9 @@ REASONS: dict[str, str] = {
     "too_many_attributes": "an element has more attributes than the bound",
     "empty": "no main text was found",
     "language": "the text is in a language that is not wanted",
+    "sniffed_language": "a look before extraction found next to nothing in a wanted language",
+    "sniffed_short": "a look before extraction found fewer letters than the bound",
+    "opt_out": "the publisher asks not to be used, and the policy honours it",
     # rejected by filter_documents, from annotations
     "duplicate": "an equal or nearly equal document was kept instead",
     "low_quality": "the quality model's score is below the threshold",

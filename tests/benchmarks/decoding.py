@@ -44,12 +44,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder with crawl/ and labels/")
     parser.add_argument("--pages", type=int, default=1_000, help="pages of each charset and class")
     parser.add_argument("--peer-pages", type=int, default=60, help="of them, given to the peers")
-    parser.add_argument("--sniff", action="store_true")
+    parser.add_argument("--sniff", action="store_true", help="measure the look before extraction instead")
+    parser.add_argument("--every", type=int, default=4, help="with --sniff: every n-th page")
     options = parser.parse_args()
     if options.sniff:
         from tests.benchmarks.sniffing import measure_sniff
 
-        _emit({"name": "sniffing", **_machine(), **measure_sniff(options.data)})
+        _emit({"name": "sniffing", **_machine(), **measure_sniff(options.data, options.every)})
         return
     made = _cases(options.data, options.pages)
     _emit({"name": "decoding", **_machine(), **measure(made, options.data, options.peer_pages)})

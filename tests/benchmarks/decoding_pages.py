@@ -62,7 +62,7 @@ def sources(folder: Path) -> dict[str, list[str]]:
         if row["kind"] == "base" and row["charset"] == "utf-8" and row["status"] == 200:
             _add(found, _language(row["lang"]), body)
     for path in sorted((folder / "labels").glob("extraction_dev_*.jsonl.zst")):
-        for row in _labelled(path):
+        for row in labelled(path):
             body = row["html"].encode(row["html_codec"])
             language = row["lang"] if row["lang"] not in ("other", "en") else ""
             _add(found, language or ("latin" if row["lang"] == "en" else ""), body)
@@ -179,7 +179,8 @@ def _language(guessed: str) -> str:
     return "latin" if guessed in ("en", "de", "fr", "es", "it", "pt") else guessed
 
 
-def _labelled(path: Path) -> Iterator[dict]:
+def labelled(path: Path) -> Iterator[dict]:
+    """The rows of one labelled set."""
     import zstandard
 
     with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as reader:
