@@ -207,7 +207,13 @@ def find_candidates(data, start, end, found):
             continue
         low, high, what = -1, -1, 0
         if b == 0x40 or (b == 0xEF and i + 2 < end and data[i + 1] == 0xBC and data[i + 2] == 0xA0):
-            low, high, what = i, i + 1, AT
+            before = data[i - 1] if i > start else np.uint8(0x20)
+            after = data[i + (1 if b == 0x40 else 3)] if i + 3 < end else np.uint8(0x20)
+            if (before > 0x2C and before != 0x2F) and (after > 0x2F and after != 0x40):
+                low, high, what = i, i + 1, AT
+            else:
+                i += 1
+                continue
         elif (b >= 0x30 and b <= 0x39) or (b == 0xEF and i + 2 < end and data[i + 1] == 0xBC and data[i + 2] >= 0x90 and data[i + 2] <= 0x99):
             j = i
             digits = run = longest = first = second = pieces = dots = bars = spaces = last = 0
@@ -261,7 +267,10 @@ def find_candidates(data, start, end, found):
             century = data[i] == 0x32 and i + 1 < end and data[i + 1] == 0x30 or data[i] == 0x31 and i + 1 < end and data[i + 1] == 0x39
             is_date = first == 4 and century and second <= 2 and digits <= 16 and longest <= 4
             low, high = i, last
-            if longest >= 7:
+            capital = i > start and (data[i - 1] >= 0x41 and data[i - 1] <= 0x5A or data[i - 1] == 0x2B)
+            capital |= last < end and data[last] >= 0x41 and data[last] <= 0x5A
+            decimal = dots and not bars and not spaces
+            if longest >= 9 and not decimal or longest >= 7 and (capital or pieces > 1 and not decimal):
                 what = LONG
             if dots >= 3 and digits >= 4:
                 what |= DOTTED
