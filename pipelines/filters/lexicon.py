@@ -21,7 +21,7 @@ from pipelines.errors import ConfigError
 from pipelines.filters.scan import CAPITAL, HAS_LETTER, L_UNIT, L_UNITS, L_WORDS, WORD
 
 BASE = np.uint64(0xD6E8FEB86659FD93)
-PLACES = ("anywhere", "begin", "end", "whole", "counter")
+PLACES = ("anywhere", "begin", "end", "whole", "counter", "label")
 MOST_LISTS = 64
 MOST_UNITS = 15
 _HEAD_KEYS = {"name", "version", "use", "place", "longest", "bounded", "case", "source"}
@@ -62,6 +62,7 @@ class Lexicon:
     longest: np.ndarray
     is_line: np.ndarray
     is_lower: np.ndarray
+    colon: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -152,6 +153,7 @@ def compile_lists(lists: tuple[WordList, ...]) -> Lexicon:
         longest=np.array([each.longest for each in lists], np.int64),
         is_line=np.array([each.use == "line" for each in lists], np.bool_),
         is_lower=np.array([each.lower_only for each in lists], np.bool_),
+        colon=units_of_lines([":"])[0][0],
     )
 
 
@@ -181,7 +183,8 @@ def versions(lists: tuple[WordList, ...] | None = None) -> Mapping[str, int]:
 
 @njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def match(
-    lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, seen,
+    lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers,
+    colon, seen,
     doc,
     line_bits, hits,
 ):  # fmt: skip
@@ -240,13 +243,14 @@ def match(
                         for unit in range(i, i + size):
                             if kinds[unit] & WORD:
                                 words_hit[number] += 1
-                        if place == 0 or (place == 1 and i <= first_word) or (place == 2 and i + size > last_word):
+                        labels = place == 5 and i <= first_word and (i + size > last_word or hashes[i + size] == colon)
+                        if place == 0 or labels or (place == 1 and i <= first_word) or (place == 2 and i + size > last_word):
                             line_bits[line] |= np.uint64(1) << np.uint64(number)
                 if counted:
                     seen[entry] = doc
         if any_hit:
             for number in range(count):
-                if words_hit[number] == 0 or places[number] < 3:
+                if words_hit[number] == 0 or places[number] < 3 or places[number] > 4:
                     continue
                 words = lines[line, L_WORDS]
                 if places[number] == 3:

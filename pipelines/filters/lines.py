@@ -1,8 +1,9 @@
 """Which lines of a page are no text: RefinedWeb's line rules, and boilerplate by word lists.
 
-*Bounded* rules are RefinedWeb's (Penedo et al. 2023, table G.2): lines of numbers, of capitals, counters, single words,
-call-outs. They are taken out where they hold at most 5 % of the words; where they hold more, the page is left as it is
-and `refinedweb.flagged_word_fraction` tells, so that a rule can drop it. *Boilerplate* lines (navigation, editor,
+*Bounded* rules are RefinedWeb's (Penedo et al. 2023, table G.2): lines of numbers, of capitals, single words, counters,
+call-outs. Where they hold more than 5 % of the words, the page is left as it is and `refinedweb.flagged_word_fraction`
+tells, so that a rule can drop it; below, counters and call-outs are taken out. Numbers, capitals and single words are
+only counted: on pages about programs most such lines are code or tables. *Boilerplate* lines (navigation, editor,
 sharing, registration numbers, floors of a forum) are taken out wherever they stand, unless half of the text would go.
 """
 
@@ -27,6 +28,7 @@ from pipelines.filters.scan import (
 )
 
 BUILT_IN = ("line_numbers", "line_capitals", "line_one_word")  # reasons 1 to 3; lists follow
+COUNTED_ONLY = len(BUILT_IN)
 BOUND = 0.05
 BOILERPLATE_BOUND = 0.5
 _ONE_WORD_NEIGHBOUR = 6  # words: a single word is a heading where a longer line is next
@@ -49,7 +51,7 @@ def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why)
         words += here
         flags = lines[line, L_FLAGS]
         rule = 0
-        for number in range(is_line.shape[0]):
+        for number in range(0 if flags & CURLY else is_line.shape[0]):
             if is_line[number] and line_bits[line] >> np.uint64(number) & np.uint64(1):
                 rule = number + 4
                 if bounded[number]:

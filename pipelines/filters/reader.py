@@ -11,7 +11,7 @@ from numba import njit
 from pipelines.filters.characters import table
 from pipelines.filters.facts import FACT, FACTS, UNSPACED_SHARE, Facts
 from pipelines.filters.lexicon import BASE, MOST_UNITS, NO_LISTS, Lexicon, default_lexicon, match
-from pipelines.filters.lines import BOILERPLATE_BOUND, BOUND, judge_lines
+from pipelines.filters.lines import BOILERPLATE_BOUND, BOUND, COUNTED_ONLY, judge_lines
 from pipelines.filters.repetition import SPACED, UNSPACED, count_grams, count_pieces
 from pipelines.filters.scan import (
     BULLETED,
@@ -106,7 +106,7 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
 
 @njit(nogil=True)
 def _read(
-    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, sizes, room, count_all,
+    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon, sizes, room, count_all,
     hashes, lines, facts, hits, spans,
 ):  # fmt: skip
     """Facts and hits of every text; rows (text, rule, from byte, to byte, from character, to character, words) of
@@ -137,8 +137,8 @@ def _read(
             prefix[unit + 1] = prefix[unit] * BASE + hashes[unit]
         unspaced = fact[_UNSPACED] >= _SHARE * fact[_ALNUM] and fact[_UNSPACED] > 0
         match(
-            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, seen,
-            row, line_bits, hits[row],
+            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, colon,
+            seen, row, line_bits, hits[row],
         )  # fmt: skip
         words, flagged, flagged_lines, boilerplate, boilerplate_lines = judge_lines(
             lines, line_count, kinds, line_bits, is_line, bounded, unspaced, why
@@ -149,7 +149,7 @@ def _read(
         take_boilerplate = boilerplate <= BOILERPLATE_BOUND * words
         for line in range(line_count):
             rule = why[line]
-            if (rule < 0 and take_flagged) or (rule > 0 and take_boilerplate):
+            if (rule < -COUNTED_ONLY and take_flagged) or (rule > 0 and take_boilerplate):
                 if found < spans.shape[0]:
                     spans[found, 0], spans[found, 1] = row, abs(rule)
                     spans[found, 2], spans[found, 3] = lines[line, L_BYTE], lines[line, L_BYTE_END]
@@ -212,7 +212,8 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
         spans = np.empty((room, 7), np.int64)
         found = _read(
             data, offsets, table(), lexicon.first, lexicon.keys, lexicon.entries, lexicon.bits, lexicon.places,
-            lexicon.longest, lexicon.is_line, lexicon.is_lower, bounded, np.uint64(barred), np.stack([SPACED, UNSPACED]), most, count_all,
+            lexicon.longest, lexicon.is_line, lexicon.is_lower, bounded, np.uint64(barred), np.uint64(lexicon.colon),
+            np.stack([SPACED, UNSPACED]), most, count_all,
             hashes, lines, facts, hits, spans,
         )  # fmt: skip
         if found <= room or count_all:

@@ -62,6 +62,7 @@ def decode(data, start, end, table, codes, lines, fact):
     line = 0
     i = start
     dots = 0
+    ideograms = 0  # of the block that most Han characters lie in: no look-up
     lines[0, L_FROM] = 0
     lines[0, L_BYTE] = start
     while i < end and n < most:
@@ -129,6 +130,10 @@ def decode(data, start, end, table, codes, lines, fact):
     lines[line, L_TO] = n
     lines[line, L_BYTE_END] = i
     fact[_LENGTH] = n
+    fact[_HEAD_VISIBLE] += ideograms
+    fact[_LETTERS] += ideograms
+    fact[_ALNUM] += ideograms
+    fact[_UNSPACED] += ideograms
     visible = fact[_HEAD_VISIBLE]
     while i < end:  # the tail is only counted; its white space of one byte is told from letters
         b = data[i]

@@ -17,7 +17,17 @@ def _lines(text: str) -> list[str]:
 
 
 def _words(text: str, unspaced: bool) -> list[str]:
-    return re.findall(r"[^\W\d_]{1,2}|\S", text) if unspaced else text.split()
+    """Words; where the text is written without spaces, clauses and marks, so that no word is cut in two."""
+    return re.findall(r"[^，。！？；：、\s]+|\S", text) if unspaced else text.split()
+
+
+def _phrase(rng: random.Random, words: list[str], size: int, unspaced: bool) -> list[str]:
+    """`size` words of the text; without spaces the first characters of a clause, as many as make such words."""
+    if unspaced:
+        clause = rng.choice([word for word in words if len(word) > 3] or words)
+        return [clause[: round(1.7 * size)], "，"]
+    at = rng.randrange(max(1, len(words) - size))
+    return words[at : at + size]
 
 
 def _join(unspaced: bool) -> str:
@@ -45,9 +55,8 @@ def repeat_phrase(rng: random.Random, text: str, unspaced: bool) -> str:
     """One phrase of the text comes again and again."""
     words = _words(text, unspaced)
     size = rng.randrange(2, 7)
-    at = rng.randrange(max(1, len(words) - size))
-    phrase = words[at : at + size]
-    for _ in range(int(len(words) * rng.uniform(0.02, 0.4) / size) + 1):
+    phrase = _phrase(rng, words, size, unspaced)
+    for _ in range(int(len(words) * rng.uniform(0.02, 0.4) / (1 if unspaced else size)) + 1):
         place = rng.randrange(len(words) + 1)
         words[place:place] = phrase
     return _join(unspaced).join(words)
@@ -57,9 +66,8 @@ def repeat_pair(rng: random.Random, text: str, unspaced: bool) -> str:
     """Two to four words of the text come again all the time."""
     words = _words(text, unspaced)
     size = rng.randrange(2, 5)
-    at = rng.randrange(max(1, len(words) - size))
-    pair = words[at : at + size]
-    for _ in range(int(len(words) * rng.uniform(0.02, 0.7) / size) + 1):
+    pair = _phrase(rng, words, size, unspaced)
+    for _ in range(int(len(words) * rng.uniform(0.05, 0.9 if not unspaced else 2.5) / (1 if unspaced else size)) + 1):
         place = rng.randrange(len(words) + 1)
         words[place:place] = pair
     return _join(unspaced).join(words)
@@ -70,7 +78,7 @@ def repeat_passages(rng: random.Random, text: str, unspaced: bool) -> str:
     words = _words(text, unspaced)
     wanted = int(len(words) * rng.uniform(0.03, 0.9))
     while wanted > 0:
-        size = rng.randrange(8, 40)
+        size = rng.randrange(1, 5) if unspaced else rng.randrange(8, 40)
         at = rng.randrange(max(1, len(words) - size))
         place = rng.randrange(len(words) + 1)
         words[place:place] = words[at : at + size]
