@@ -1,4 +1,4 @@
-"""However a file is cut, its units hold together what the whole read holds: payloads that are archives, damage and all."""
+"""However a file is cut, its units hold together what the whole read holds, with damage and archives as payloads."""
 
 from __future__ import annotations
 
