@@ -163,6 +163,17 @@ def test_far_from_its_start_a_file_is_read_from_an_anchor_and_not_from_the_start
     assert [at for at in seen if 8 < at < start - 300_000] == []
 
 
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("size", [10, 50_000, 400_000])
+def test_records_of_any_size_are_found_after_damage(form, size):
+    rng = random.Random(size)
+    pack = member if form == "gzip" else _frame
+    pieces = [pack(response_record(f"https://mill.example/{n}", rng.randbytes(size))) for n in range(4)]
+    pieces[1] = pieces[1][: len(pieces[1]) // 2]
+    items = _assert_cuts_agree(b"".join(pieces), (3,))
+    assert [type(item) for item in items] == [Record, Damage, Record, Record]
+
+
 def test_a_file_that_is_one_member_is_given_by_its_first_unit_alone():
     rng = random.Random(1)
     body = gzip.compress(b"".join(_records(rng, 50, _inner_archives(rng))), mtime=0)
