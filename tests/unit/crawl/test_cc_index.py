@@ -177,7 +177,8 @@ def test_languages_by_first_or_any_or_none():
     [
         {"warc_filename": "../../etc/passwd"}, {"warc_filename": "/etc/passwd"}, {"warc_filename": "a//b"},
         {"warc_filename": None}, {"warc_filename": "a\x00b"}, {"warc_filename": "a b"},
-        {"warc_record_offset": -1}, {"warc_record_length": 0}, {"warc_record_length": 1 << 40}, {"warc_record_offset": None},
+        {"warc_record_offset": -1}, {"warc_record_length": 0}, {"warc_record_length": 1 << 40},
+        {"warc_record_offset": None},
     ],
 )  # fmt: skip
 def test_an_index_row_that_names_nothing_sound_is_dropped_and_counted(change):
