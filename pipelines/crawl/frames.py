@@ -9,6 +9,7 @@ from pipelines.crawl.sources import Source
 ZSTD_BLOCK_BYTES = 128 << 10
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
 LZ4_BLOCK_BYTES = 4 << 20
+_LEAST_LZ4_BLOCK = 1 << 10
 _LZ4_SIZES = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
 
 
@@ -75,7 +76,8 @@ def lz4_frame(source: Source, at: int, most: int) -> tuple[int, int] | None:
         if size == 0:
             here += 4 if flags & 4 else 0
             return (here, held) if here <= source.size_bytes else None
-        held += min(size & 0x7FFFFFFF, block_bytes) if size >> 31 else block_bytes
+        # A block of nothing counts too, so that the number of blocks is bounded.
+        held += max(min(size & 0x7FFFFFFF, block_bytes), _LEAST_LZ4_BLOCK) if size >> 31 else block_bytes
         here += (size & 0x7FFFFFFF) + (4 if flags & 16 else 0)
         if held > most or here > source.size_bytes:
             return None
