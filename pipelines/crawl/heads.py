@@ -14,6 +14,9 @@ from pipelines.crawl.members import BrokenError
 _BLANKS = b" \t\r\n\v\f"
 _ODD_NAMES = (b" :", b"\t:", b"\r:", b"\n\r", b"\v", b"\f")
 
+_LINES: dict[bytes, bytes] = {}
+_LINES_KEPT = 256
+
 
 class Headers(Mapping[str, str]):
     """Headers by lower-case name; the first of a repeated name wins.  Folded lines are joined by a space.
@@ -21,7 +24,7 @@ class Headers(Mapping[str, str]):
     A name with blanks around it counts where the plain name is absent.
     """
 
-    __slots__ = ("_all", "_charset", "_lower", "_raw")
+    __slots__ = ("_all", "_charset", "_lower", "_odd", "_raw")
 
     def __init__(self, raw: bytes, *, charset: str) -> None:
         """`raw` is the first line (not a header), the header lines and the empty line."""
@@ -29,20 +32,25 @@ class Headers(Mapping[str, str]):
         self._charset = charset
         self._lower = raw.lower()
         self._all: dict[str, bytes] | None = None
+        self._odd: bool | None = None
 
     def value(self, name: bytes) -> bytes | None:
         """The value as raw bytes, without blanks around it."""
         if self._all is None:
             lower = self._lower
-            at = lower.find(b"\n" + name + b":")
+            line = _LINES.get(name) or _line(name)
+            at = lower.find(line)
             if at >= 0:
-                stop = lower.find(b"\n", at + 1)
-                if stop < 0:
-                    return self._raw[at + len(name) + 2 :].strip(_BLANKS)
-                if lower[stop + 1 : stop + 2] not in b" \t":
-                    return self._raw[at + len(name) + 2 : stop].strip(_BLANKS)
-            elif not any(sign in lower.rstrip(_BLANKS) for sign in _ODD_NAMES):
-                return None
+                at += len(line)
+                stop = lower.find(b"\n", at)
+                if stop >= 0 and lower[stop + 1 : stop + 2] not in b" \t":
+                    return self._raw[at:stop].strip()
+            else:
+                if self._odd is None:
+                    body = lower.rstrip(_BLANKS)
+                    self._odd = any(sign in body for sign in _ODD_NAMES)
+                if not self._odd:
+                    return None
         return self._whole().get(name.decode("latin-1"))
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -87,6 +95,14 @@ class Headers(Mapping[str, str]):
             for name, _, value in lines:
                 self._all.setdefault(name.decode("latin-1"), value)
         return self._all
+
+
+def _line(name: bytes) -> bytes:
+    """How the line of a header begins; names come from our code, so few are ever kept."""
+    line = b"\n" + name + b":"
+    if len(_LINES) < _LINES_KEPT:
+        _LINES[name] = line
+    return line
 
 
 NO_HEADERS = Headers(b"", charset="ascii")

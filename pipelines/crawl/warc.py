@@ -163,13 +163,14 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
     if start is None:
         return None
     headers = Headers(body[:start], charset="utf-8")
-    claim = headers.value(b"content-length") or b""
-    if not (claim.isdigit() and len(claim) <= 18):
+    claim = headers.value(b"content-length")
+    if claim is None or not (claim.isdigit() and len(claim) <= 18):
         return None
-    end = start + int(claim)
-    if end > len(body) or int(claim) > bounds.body_bytes or int(claim) > bounds.record_bytes:
+    length_claimed = int(claim)
+    end = start + length_claimed
+    if end > len(body) or length_claimed > bounds.body_bytes or length_claimed > bounds.record_bytes:
         return None
-    if body[end:].strip(b"\r\n"):
+    if body[end:] != b"\r\n\r\n" and body[end:].strip(b"\r\n"):
         return None
     record_type = (headers.value(b"warc-type") or b"").decode("utf-8", "replace").lower()
     if record_type not in PAGE_TYPES:
