@@ -72,9 +72,7 @@ def read_plan(
     rules = rules or FetchRules()
     file = _open_plan(source)
     meta = file.schema_arrow.metadata or {}
-    if ROOT_KEY not in meta and store is None:
-        raise InputError("The fetch plan names no root.", mend="Make it with plan_pages, or hand in a store.")
-    store = store or open_fetch_store(meta[ROOT_KEY].decode(), rules)
+    store = store or open_fetch_store(plan_root(source), rules)
     gap_bytes = int(meta.get(b"gristmill.gap_bytes", b"0"))
     told = getattr(store, "counters", None)
     before = Counter(told or ())
@@ -87,6 +85,22 @@ def read_plan(
     finally:
         for name, n in (told or {}).items():
             counters[f"http_{name}"] += n - before[name]
+
+
+def read_planned_page(
+    store: RangeStore, file: str, offset: int, length: int, *, bounds: WarcBounds, url: bytes | None = None
+) -> Item:
+    """One page again, by one GET, as a ledger row names it."""
+    body = store.get_ranges(file, [(offset, offset + length)])[0]
+    return next(_page_items(body, file, offset, length, url, bounds))
+
+
+def plan_root(source: Source) -> str:
+    """Where the archives of a plan lie, for `open_fetch_store`."""
+    root = (_open_plan(source).schema_arrow.metadata or {}).get(ROOT_KEY)
+    if root is None:
+        raise InputError("The fetch plan names no root.", mend="Make it with plan_pages, or hand in a store.")
+    return root.decode()
 
 
 def _fetched(

@@ -66,6 +66,33 @@ def read_records(
     raise InputError(f"Files of form {form!r} cannot be read.", mend="Name files of a form that docs/inputs.md lists.")
 
 
+def read_items_at(
+    source: Source,
+    *,
+    form: str = "warc",
+    offset: int,
+    bounds: WarcBounds | None = None,
+    settings: InputSettings | None = None,
+) -> Iterator[Item]:
+    """All items at an offset, as ledger rows name them: several where records share a member, none if the file changed.
+
+    For form `html` the source holds the one page: `open_source(store, file, size, pages=[(file, size)])`.  Lines of a
+    compressed file have no place of their own in it, so all before the line are inflated.  Pages of a fetch plan lie
+    in their archives: `plan_reader.read_planned_page`.
+    """
+    bounds = bounds or WarcBounds()
+    settings = settings or InputSettings()
+    if form == "parquet":
+        item = read_parquet_row(source, offset, bounds=bounds, columns=settings.columns)
+        yield from () if item is None else (item,)
+        return
+    for item in read_records(source, form=form, start=offset, end=offset + 1, bounds=bounds, settings=settings):
+        if item.offset == offset:
+            yield item
+        elif item.offset > offset:
+            return
+
+
 def read_record_at(
     source: Source,
     *,
@@ -75,19 +102,6 @@ def read_record_at(
     bounds: WarcBounds | None = None,
     settings: InputSettings | None = None,
 ) -> Item | None:
-    """The one item at (offset, index), as a ledger row names it; None where there is none (the file changed).
-
-    For form `html` the source holds the one page: `open_source(store, file, size, pages=[(file, size)])`.  Lines of a
-    compressed file have no place of their own in it, so all before the line are inflated.
-    """
-    bounds = bounds or WarcBounds()
-    settings = settings or InputSettings()
-    if form == "parquet":
-        return read_parquet_row(source, offset, bounds=bounds, columns=settings.columns)
-    items = read_records(source, form=form, start=offset, end=offset + 1, bounds=bounds, settings=settings)
-    for item in items:
-        if (item.offset, item.index) == (offset, index):
-            return item
-        if item.offset > offset:
-            break
-    return None
+    """The one of `read_items_at` that has the index; None where there is none."""
+    items = read_items_at(source, form=form, offset=offset, bounds=bounds, settings=settings)
+    return next((item for item in items if item.index == index), None)

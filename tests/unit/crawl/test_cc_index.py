@@ -14,7 +14,7 @@ from pipelines.crawl.cc_index import PLAN_SCHEMA, PageChoice, plan_hashes, plan_
 from pipelines.crawl.document import VERDICTS
 from pipelines.crawl.fetch import FetchRules
 from pipelines.crawl.inputs import list_inputs, open_source
-from pipelines.crawl.plan_reader import read_plan
+from pipelines.crawl.plan_reader import open_fetch_store, plan_root, read_plan, read_planned_page
 from pipelines.crawl.records import InputSettings, read_record_at, read_records
 from pipelines.crawl.seen import SeenSet, hashes_of, write_seen
 from pipelines.crawl.sources import StoreSource
@@ -103,6 +103,7 @@ def test_the_wanted_pages_and_no_others_are_fetched():
         )  # fmt: skip
         source = StoreSource(_store(archives), item.file, len(archives[item.file]))
         assert read_record_at(source, offset=item.offset).body == item.body
+        assert read_planned_page(_store(archives), item.file, item.offset, item.length, bounds=WarcBounds()) == item
     assert report.counters["indexed"] == len(rows) == sum(report.dropped.values()) + report.counters["pages"]
     assert settings.counters["pages"] == report.counters["pages"] == len(items)
     assert settings.counters["gets"] == report.counters["gets"] == settings.counters["http_requests"] == asked
@@ -227,7 +228,10 @@ def test_plans_in_a_folder_and_archives_in_a_folder(tmp_path):
         (tmp_path / "cc" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cc" / name).write_bytes(body)
     plan_pages(*_index(rows), open_store(tmp_path / "plan"), fetch_root=str(tmp_path / "cc"))
-    assert len(_read(open_store(tmp_path / "plan"), InputSettings())) == len(_wanted(rows))
+    plans = open_store(tmp_path / "plan")
+    assert len(_read(plans, InputSettings())) == len(_wanted(rows))
+    plan = StoreSource(plans, "00000.fetch.parquet", plans.head("00000.fetch.parquet").size_bytes)
+    assert open_fetch_store(plan_root(plan)).get_ranges(next(iter(archives)), [(0, 2)]) == [b"\x1f\x8b"]
 
 
 def test_what_is_no_index_or_no_plan_is_refused_with_its_name():

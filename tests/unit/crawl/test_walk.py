@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.crawl import walk
 from pipelines.crawl.inputs import cuts
+from pipelines.crawl.records import read_items_at, read_record_at
 from pipelines.crawl.sources import MemorySource
 from pipelines.crawl.warc import Damage, Record, read_warc
 from tests.sample.warc_writer import crawl_file, member, response_record
@@ -178,6 +179,8 @@ def test_a_file_that_is_one_member_is_given_by_its_first_unit_alone():
     rng = random.Random(1)
     body = gzip.compress(b"".join(_records(rng, 50, _inner_archives(rng))), mtime=0)
     assert len(_assert_cuts_agree(body)) == 50
+    assert len(list(read_items_at(MemorySource(body), offset=0))) == 50
+    assert read_record_at(MemorySource(body), offset=0, index=7) == _whole(body)[7]
     assert list(read_warc(MemorySource(body), start=1)) == []
 
 
