@@ -53,6 +53,10 @@ class Headers(Mapping[str, str]):
                     return None
         return self._whole().get(name.decode("latin-1"))
 
+    def replaced(self, value: bytes, other: bytes) -> Headers:
+        """The same headers with the first occurrence of a value spelled otherwise."""
+        return Headers(self._raw.replace(value, other, 1), charset=self._charset)
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a lower-case name."""
         found = self.value(key.encode("latin-1", "replace"))
@@ -108,16 +112,17 @@ def _line(name: bytes) -> bytes:
 NO_HEADERS = Headers(b"", charset="ascii")
 
 
-def target_uri_of(headers: Headers) -> bytes:
-    """WARC-Target-URI without the angle brackets of WARC 1.0."""
+def with_target_uri(headers: Headers) -> tuple[Headers, bytes]:
+    """The target URI, and the headers, both without the angle brackets that WARC 1.0 allowed around it."""
     uri = headers.value(b"warc-target-uri") or b""
-    return uri[1:-1] if uri[:1] == b"<" and uri[-1:] == b">" else uri
+    if uri[:1] == b"<" and uri[-1:] == b">":
+        return headers.replaced(uri, uri[1:-1]), uri[1:-1]
+    return headers, uri
 
 
 def parse_warc_head(head: bytes) -> tuple[Headers, bytes]:
     """Headers and the target URI."""
-    headers = Headers(head, charset="utf-8")
-    return headers, target_uri_of(headers)
+    return with_target_uri(Headers(head, charset="utf-8"))
 
 
 def parse_http_head(head: bytes) -> tuple[int | None, Headers]:

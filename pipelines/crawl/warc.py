@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.crawl.arc import LOOK_BYTES, arc_claim, quick_arc_record, read_arc_record, starts_arc
 from pipelines.crawl.frames import LZ4_MAGIC
-from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, target_uri_of
+from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, with_target_uri
 from pipelines.crawl.items import PAGE_TYPES, Damage, Item, Record, Skipped, WarcBounds
 from pipelines.crawl.lz4 import LZ4
 from pipelines.crawl.members import (
@@ -175,6 +175,7 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
     record_type = (headers.value(b"warc-type") or b"").decode("utf-8", "replace").lower()
     if record_type not in PAGE_TYPES:
         return Skipped(offset=offset, length=length, index=0, record_type=record_type or "unnamed")
+    headers, target_uri = with_target_uri(headers)
     status, http_headers = None, NO_HEADERS
     content_type = (headers.value(b"content-type") or b"").lower()
     if content_type.startswith(b"application/http") or (not content_type and body.startswith(b"HTTP/", start, end)):
@@ -184,7 +185,7 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
             start = after
     return Record(
         offset=offset, length=length, index=0, record_type=record_type, headers=headers,
-        target_uri=target_uri_of(headers), http_status=status, http_headers=http_headers, body=body[start:end],
+        target_uri=target_uri, http_status=status, http_headers=http_headers, body=body[start:end],
     )  # fmt: skip
 
 
