@@ -33,6 +33,15 @@ def starts_arc(head: bytes) -> bool:
     return _line_of(head) is not None
 
 
+def arc_claim(reader: Reader) -> int:
+    """Takes a record's line; the length that it claims for the block."""
+    line = _line_of(reader.peek(LOOK_BYTES))
+    if line is None:
+        raise BrokenError("not_a_record", "no line of an ARC record")
+    reader.skip(line.size_bytes)
+    return line.length
+
+
 def read_arc_record(reader: Reader, offset: int, index: int, bounds: WarcBounds) -> Record | Skipped:
     """One record from its line to the end of its block; `BrokenError` where it is not whole."""
     line = _line_of(reader.peek(LOOK_BYTES))

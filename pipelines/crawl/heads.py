@@ -14,6 +14,9 @@ from pipelines.crawl.members import BrokenError
 _BLANKS = b" \t\r\n\v\f"
 _ODD_NAMES = (b" :", b"\t:", b"\r:", b"\n\r", b"\v", b"\f")
 
+_LINES: dict[bytes, bytes] = {}
+_LINES_KEPT = 256
+
 
 class Headers(Mapping[str, str]):
     """Headers by lower-case name; the first of a repeated name wins.  Folded lines are joined by a space.
@@ -35,13 +38,13 @@ class Headers(Mapping[str, str]):
         """The value as raw bytes, without blanks around it."""
         if self._all is None:
             lower = self._lower
-            at = lower.find(b"\n" + name + b":")
+            line = _LINES.get(name) or _line(name)
+            at = lower.find(line)
             if at >= 0:
-                stop = lower.find(b"\n", at + 1)
-                if stop < 0:
-                    return self._raw[at + len(name) + 2 :].strip(_BLANKS)
-                if lower[stop + 1 : stop + 2] not in b" \t":
-                    return self._raw[at + len(name) + 2 : stop].strip(_BLANKS)
+                at += len(line)
+                stop = lower.find(b"\n", at)
+                if stop >= 0 and lower[stop + 1 : stop + 2] not in b" \t":
+                    return self._raw[at:stop].strip()
             else:
                 if self._odd is None:
                     body = lower.rstrip(_BLANKS)
@@ -49,6 +52,10 @@ class Headers(Mapping[str, str]):
                 if not self._odd:
                     return None
         return self._whole().get(name.decode("latin-1"))
+
+    def replaced(self, value: bytes, other: bytes) -> Headers:
+        """The same headers with the first occurrence of a value spelled otherwise."""
+        return Headers(self._raw.replace(value, other, 1), charset=self._charset)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a lower-case name."""
@@ -94,19 +101,28 @@ class Headers(Mapping[str, str]):
         return self._all
 
 
+def _line(name: bytes) -> bytes:
+    """How the line of a header begins; names come from our code, so few are ever kept."""
+    line = b"\n" + name + b":"
+    if len(_LINES) < _LINES_KEPT:
+        _LINES[name] = line
+    return line
+
+
 NO_HEADERS = Headers(b"", charset="ascii")
 
 
-def target_uri_of(headers: Headers) -> bytes:
-    """WARC-Target-URI without the angle brackets of WARC 1.0."""
+def with_target_uri(headers: Headers) -> tuple[Headers, bytes]:
+    """The target URI, and the headers, both without the angle brackets that WARC 1.0 allowed around it."""
     uri = headers.value(b"warc-target-uri") or b""
-    return uri[1:-1] if uri[:1] == b"<" and uri[-1:] == b">" else uri
+    if uri[:1] == b"<" and uri[-1:] == b">":
+        return headers.replaced(uri, uri[1:-1]), uri[1:-1]
+    return headers, uri
 
 
 def parse_warc_head(head: bytes) -> tuple[Headers, bytes]:
     """Headers and the target URI."""
-    headers = Headers(head, charset="utf-8")
-    return headers, target_uri_of(headers)
+    return with_target_uri(Headers(head, charset="utf-8"))
 
 
 def parse_http_head(head: bytes) -> tuple[int | None, Headers]:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.crawl.forms import ARCHIVE_FORMS, can_be_cut, form_of
 from pipelines.crawl.members import first_member_is_long
+from pipelines.crawl.plan_reader import plan_units
 from pipelines.crawl.sources import PageSource, RangeStore, Source, StoreSource
 from pipelines.errors import ConfigError, InputError
 
@@ -107,15 +108,15 @@ def list_inputs(
         )
     with ThreadPoolExecutor(_READS_IN_FLIGHT) as pool:  # a round trip a file: one by one, 100,000 files take hours
         sums = list(pool.map(lambda item: ends_sha256(store, *item), found))
-        whole = list(pool.map(lambda item: unit_bytes is None or _stays_whole(store, *item, unit_bytes), found))
+        edges = list(pool.map(lambda item: _edges(store, *item, unit_bytes), found))
     rows: list[tuple[object, ...]] = []
     pages: list[tuple[str, int, str]] = []
-    for (key, size), ends, uncut in zip(found, sums, whole, strict=True):
+    for (key, size), ends, ranges in zip(found, sums, edges, strict=True):
         form = form_of(key)
         if form == "html":
             pages.append((key, size, ends))
             continue
-        for start, end in [(0, size)] if uncut or unit_bytes is None else cuts(size, unit_bytes):
+        for start, end in ranges:
             rows.append((key, size, ends, unit_id(key, size, ends, start, end), start, end, form, None))
     rows += [_page_unit(group) for group in _page_groups(pages, unit_bytes)]
     rows.sort(key=lambda row: (row[0], row[4]))
@@ -185,13 +186,19 @@ def _found(store: ListingStore, below: str) -> list[tuple[str, int]]:
     return [item for item in found if form_of(item[0], guess=False) in ARCHIVE_FORMS] or found
 
 
-def _stays_whole(store: RangeStore, key: str, size_bytes: int, unit_bytes: int) -> bool:
-    """Whether the file is one unit whatever its size: small, of a form that is read from its start, or one member."""
-    if len(cuts(size_bytes, unit_bytes)) == 1 or not can_be_cut(key):
-        return True
-    return form_of(key) in ("warc", "arc", "wet") and first_member_is_long(
-        StoreSource(store, key, size_bytes, block_bytes=END_BYTES)
-    )
+def _edges(store: RangeStore, key: str, size_bytes: int, unit_bytes: int | None) -> list[tuple[int, int]]:
+    """[start, end) of the file's units: one where it is small, of a form that is read from its start, or one member."""
+    whole = [(0, size_bytes)]
+    form = form_of(key)
+    if form == "cc_plan":
+        return plan_units(StoreSource(store, key, size_bytes)) or whole
+    if unit_bytes is None or not can_be_cut(key):
+        return whole
+    edges = cuts(size_bytes, unit_bytes)
+    if len(edges) > 1 and form in ("warc", "arc", "wet"):
+        source = StoreSource(store, key, size_bytes, block_bytes=END_BYTES)
+        return whole if first_member_is_long(source) else edges
+    return edges
 
 
 def _page_groups(pages: list[tuple[str, int, str]], unit_bytes: int | None) -> Iterator[list[tuple[str, int, str]]]:

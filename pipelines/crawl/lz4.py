@@ -13,7 +13,8 @@ from pipelines.crawl.members import BLOCK_BYTES, WHOLE_BYTES, BrokenError, Packi
 from pipelines.crawl.sources import Source
 
 _MAX_FRAME_BYTES = 128 << 20  # packed
-_MAX_CONTENT_BYTES = 1 << 40
+_MAX_CONTENT_BYTES = 1 << 36
+_MAX_PROBED_BYTES = 1 << 30
 
 
 class Lz4Frame:
@@ -56,7 +57,7 @@ def _inflating(packed: bytes) -> pa.NativeFile:
 
 
 def _probe(source: Source, at: int, size: int) -> bytes:
-    frame = lz4_frame(source, at, _MAX_CONTENT_BYTES)
+    frame = lz4_frame(source, at, _MAX_PROBED_BYTES)
     if frame is None or frame[0] - at > _MAX_FRAME_BYTES:
         return b""
     try:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_frame
+from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_first_block, zstd_frame
 from pipelines.crawl.sources import Source
 
 BLOCK_BYTES = 1 << 16
@@ -75,18 +75,12 @@ class Packing:
         return min(at + 8 + int.from_bytes(head[4:8], "little"), source.size_bytes)
 
 
-def _probe(
-    inflater: Any, faults: tuple[type[Exception], ...], source: Source, at: int, size: int
-) -> bytes:
+def _probe_gzip(source: Source, at: int, size: int) -> bytes:
     """The first bytes, about `size`, that the member at `at` inflates to; empty where it is none."""
-    packed, out = source.read(at, _PROBE_BYTES), b""
     try:
-        while packed and len(out) < size and not inflater.eof:
-            out += inflater.decompress(packed, _PROBE_BYTES)
-            packed = inflater.unconsumed_tail
-    except faults:
+        return zlib.decompressobj(31).decompress(source.read(at, _PROBE_BYTES), size)
+    except zlib.error:
         return b""
-    return out
 
 
 def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
@@ -119,7 +113,7 @@ def _gzip_inflater() -> Any:
 GZIP = Packing(
     magic=b"\x1f\x8b\x08",
     open=lambda source, at: Member(source, at, _gzip_inflater(), (zlib.error,)),
-    probe=lambda source, at, size: _probe(_gzip_inflater(), (zlib.error,), source, at, size),
+    probe=_probe_gzip,
     whole=_whole_gzip,
     block_bytes=65_535,
 )
@@ -146,6 +140,13 @@ def zstd_packing(source: Source) -> Packing:
     known = {} if dictionary is None else {"dict_data": dictionary}
     inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES, **known)
 
+    def probe(source: Source, at: int, size: int) -> bytes:
+        end = zstd_first_block(source, at)  # zstd gives nothing of a block before its end
+        try:
+            return b"" if end is None else inflater.decompressobj().decompress(source.read(at, end - at))[:size]
+        except zstandard.ZstdError:
+            return b""
+
     def whole(source: Source, at: int) -> tuple[bytes, int] | None:
         frame = zstd_frame(source, at, WHOLE_BYTES)
         if frame is None:
@@ -163,7 +164,7 @@ def zstd_packing(source: Source) -> Packing:
     return Packing(
         magic=ZSTD_MAGIC,
         open=lambda source, at: Member(source, at, _ZstdInflater(dictionary), faults),
-        probe=lambda source, at, size: _probe(_ZstdInflater(dictionary), faults, source, at, size),
+        probe=probe,
         whole=whole,
         block_bytes=ZSTD_BLOCK_BYTES,
         padded=True,

@@ -153,8 +153,8 @@ def read_parquet_rows(
         return
     end = source.size_bytes if end is None else end
     try:
-        file, wanted = _open_parquet(source, columns)
-    except (_NotParquetError, OSError, ValueError) as error:
+        file, wanted = open_parquet(source, columns.names())
+    except (NotParquetError, OSError, ValueError) as error:
         if start == 0:
             yield Damage(
                 offset=0, length=source.size_bytes, index=0, reason="not_a_warc",
@@ -164,7 +164,7 @@ def read_parquet_rows(
     first_row = 0
     for group in range(file.metadata.num_row_groups):
         about = file.metadata.row_group(group)
-        if start <= _group_start(about) < end:
+        if start <= group_start(about) < end:
             yield from _group_items(file, group, first_row, wanted, columns, bounds)
         first_row += about.num_rows
 
@@ -172,8 +172,8 @@ def read_parquet_rows(
 def read_parquet_row(source: Source, row: int, *, bounds: WarcBounds, columns: RowColumns) -> Item | None:
     """The row of that number, or None where there is none."""
     try:
-        file, wanted = _open_parquet(source, columns)
-    except (_NotParquetError, OSError, ValueError):
+        file, wanted = open_parquet(source, columns.names())
+    except (NotParquetError, OSError, ValueError):
         return None
     first_row = 0
     for group in range(file.metadata.num_row_groups):
@@ -185,8 +185,8 @@ def read_parquet_row(source: Source, row: int, *, bounds: WarcBounds, columns: R
     return None
 
 
-class _NotParquetError(Exception):
-    pass
+class NotParquetError(Exception):
+    """The bytes at the file's ends say that it is no Parquet."""
 
 
 class _SourceFile:
@@ -219,23 +219,24 @@ class _SourceFile:
         self.closed = True
 
 
-def _open_parquet(source: Source, columns: RowColumns) -> tuple[Any, list[str]]:
+def open_parquet(source: Source, columns: frozenset[str]) -> tuple[Any, list[str]]:
+    """The file, and those of the columns that it has; `NotParquetError` or an error of Arrow where it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tail = source.read(max(0, source.size_bytes - 8), 8)
     if source.read(0, 4) != b"PAR1" or tail[4:] != b"PAR1":
-        raise _NotParquetError("it does not begin and end with PAR1")
+        raise NotParquetError("it does not begin and end with PAR1")
     if int.from_bytes(tail[:4], "little") > min(_MAX_FOOTER_BYTES, source.size_bytes):
-        raise _NotParquetError("the footer is larger than the bound or the file")
+        raise NotParquetError("the footer is larger than the bound or the file")
     file = pq.ParquetFile(
         pa.PythonFile(_SourceFile(source), mode="r"), pre_buffer=False, page_checksum_verification=True
     )
-    names = columns.names()
-    return file, [field.name for field in file.schema_arrow if field.name in names]
+    return file, [field.name for field in file.schema_arrow if field.name in columns]
 
 
-def _group_start(group: Any) -> int:
+def group_start(group: Any) -> int:
+    """The first byte of a row group, from its metadata."""
     if group.num_columns == 0:
         return 4
     column = group.column(0)

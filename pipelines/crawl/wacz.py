@@ -18,7 +18,7 @@ from pipelines.crawl.items import Damage, Item, WarcBounds
 from pipelines.crawl.sources import Source
 from pipelines.crawl.warc import read_warc
 
-_MAX_DIRECTORY_BYTES = 256 << 20
+_MAX_DIRECTORY_BYTES = 32 << 20  # half a million entries
 _MAX_INFLATED_BYTES = 8 << 30
 _MAX_GROWTH = 64  # the entries are compressed archives already
 _HELD_IN_MEMORY = 64 << 20

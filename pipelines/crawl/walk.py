@@ -44,6 +44,9 @@ def walk_range(source: Source, start: int, end: int, bounds: WarcBounds, forms: 
     anchor = _anchor(source, start, end, bounds, forms[0])
     if anchor is None:
         return
+    if start == 0 and end >= source.size_bytes:
+        yield from _walk(source, anchor, start, end, bounds, forms)
+        return
     for item in _walk(source, anchor, start, end, bounds, forms):
         if start <= item.offset < end:
             yield item

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 
-from pipelines.crawl.arc import LOOK_BYTES, quick_arc_record, read_arc_record, starts_arc
+from pipelines.crawl.arc import LOOK_BYTES, arc_claim, quick_arc_record, read_arc_record, starts_arc
 from pipelines.crawl.frames import LZ4_MAGIC
-from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, target_uri_of
+from pipelines.crawl.heads import NO_HEADERS, Headers, content_length, parse_http_head, parse_warc_head, with_target_uri
 from pipelines.crawl.items import PAGE_TYPES, Damage, Item, Record, Skipped, WarcBounds
 from pipelines.crawl.lz4 import LZ4
 from pipelines.crawl.members import (
+    BLOCK_BYTES,
     GZIP,
     ZSTD_MAGIC,
     ZSTD_SKIPPABLE,
@@ -35,15 +36,21 @@ _HEAD_START = b"WARC/"
 _PLAIN_WINDOW = 32 << 10
 _QUICK_PLAIN_BYTES = 2 << 20
 _MAX_PADDING_FRAMES = 16
+_MAX_BLANK_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class _Dialect:
-    """WARC or ARC.  `starts` judges the first `look` bytes of a record, `follows` whether another one comes next."""
+    """WARC or ARC.
+
+    `starts` judges the first `look` bytes of a record, `follows` whether another one comes next, `claim` takes a
+    record's head and gives the length that it claims for the block.
+    """
 
     starts: Callable[[bytes], bool]
     look: int
     follows: Callable[[Reader], bool]
+    claim: Callable[[Reader, WarcBounds], int]
     read: Callable[[Reader, int, int, WarcBounds], Record | Skipped]
     quick: Callable[[bytes, int, int, WarcBounds], Record | Skipped | None]
 
@@ -156,17 +163,19 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
     if start is None:
         return None
     headers = Headers(body[:start], charset="utf-8")
-    claim = headers.value(b"content-length") or b""
-    if not (claim.isdigit() and len(claim) <= 18):
+    claim = headers.value(b"content-length")
+    if claim is None or not (claim.isdigit() and len(claim) <= 18):
         return None
-    end = start + int(claim)
-    if end > len(body) or int(claim) > bounds.body_bytes or int(claim) > bounds.record_bytes:
+    length_claimed = int(claim)
+    end = start + length_claimed
+    if end > len(body) or length_claimed > bounds.body_bytes or length_claimed > bounds.record_bytes:
         return None
-    if body[end:].strip(b"\r\n"):
+    if body[end:] != b"\r\n\r\n" and body[end:].strip(b"\r\n"):
         return None
     record_type = (headers.value(b"warc-type") or b"").decode("utf-8", "replace").lower()
     if record_type not in PAGE_TYPES:
         return Skipped(offset=offset, length=length, index=0, record_type=record_type or "unnamed")
+    headers, target_uri = with_target_uri(headers)
     status, http_headers = None, NO_HEADERS
     content_type = (headers.value(b"content-type") or b"").lower()
     if content_type.startswith(b"application/http") or (not content_type and body.startswith(b"HTTP/", start, end)):
@@ -176,7 +185,7 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
             start = after
     return Record(
         offset=offset, length=length, index=0, record_type=record_type, headers=headers,
-        target_uri=target_uri_of(headers), http_status=status, http_headers=http_headers, body=body[start:end],
+        target_uri=target_uri, http_status=status, http_headers=http_headers, body=body[start:end],
     )  # fmt: skip
 
 
@@ -210,18 +219,27 @@ def _read_member(
 
 
 def _read_plain(source: Source, at: int, bounds: WarcBounds, dialect: _Dialect) -> Generator[Item, None, int]:
-    """The one record at `at` of an uncompressed file; returns the offset after it and its blank lines."""
+    """The one record at `at` of an uncompressed file; returns the offset after it and its blank lines.
+
+    The place where the block is said to end is looked at first: false claims would else be read to their ends, each.
+    """
     reader = Reader(Plain(source, at))
     lead = _skip_blank(reader)
     if not reader.peek(1):
         return at + lead
-    record = dialect.read(reader, at + lead, 0, bounds)
-    length = reader.taken - lead
-    blank = _skip_blank(reader)
-    if reader.peek(1) and not (blank and dialect.follows(reader)):
+    claim = dialect.claim(reader, bounds)
+    end = at + reader.taken + claim
+    if end > source.size_bytes:
+        raise BrokenError("truncated_record", f"{source.size_bytes - at - reader.taken} of {claim} bytes")
+    if claim > bounds.record_bytes:
+        raise BrokenError("record_over_bound", f"{claim} bytes in one record")
+    after = Reader(Plain(source, end))
+    blank = _skip_blank(after, _MAX_BLANK_BYTES)
+    if after.peek(1) and not (blank and dialect.follows(after)):
         raise BrokenError("bad_content_length", "what follows the block is no record")
-    yield replace(record, length=length)
-    return at + reader.taken
+    record = dialect.read(Reader(Plain(source, at + lead)), at + lead, 0, bounds)
+    yield replace(record, length=end - at - lead)
+    return end + after.taken
 
 
 def _quick_plain(source: Source, at: int, bounds: WarcBounds) -> tuple[Item, int] | None:
@@ -255,12 +273,13 @@ def _plain_length(source: Source, at: int, bounds: WarcBounds) -> int | None:
     return start + claim if tail == b"\r\n\r\nWARC/" or tail == b"\r\n\r\n" else None
 
 
-def _skip_blank(reader: Reader) -> int:
+def _skip_blank(reader: Reader, most: int | None = None) -> int:
     """Drop CR and LF; the number dropped."""
-    dropped = 0
-    while window := reader.peek(256):
+    dropped, look = 0, 256
+    while (most is None or dropped < most) and (window := reader.peek(look)):
         rest = window.lstrip(b"\r\n")
         dropped += reader.skip(len(window) - len(rest))
+        look = BLOCK_BYTES
         if rest:
             break
     return dropped
@@ -302,6 +321,15 @@ def _read_record(reader: Reader, offset: int, index: int, bounds: WarcBounds) ->
     )  # fmt: skip
 
 
+def _claim(reader: Reader, bounds: WarcBounds) -> int:
+    if reader.peek(len(_HEAD_START)) != _HEAD_START:
+        raise BrokenError("not_a_record", "no WARC version line")
+    head = reader.take_head(bounds.header_bytes)
+    if head is None:
+        raise BrokenError("header_over_bound", f"no end of the header within {bounds.header_bytes} bytes")
+    return content_length(Headers(head, charset="utf-8"))
+
+
 def _is_http(headers: Headers, reader: Reader, length: int) -> bool:
     content_type = headers.get("content-type", "").lower()
     if content_type.startswith("application/http"):
@@ -323,10 +351,20 @@ def _version_line(text: bytes) -> bool:
 
 
 _WARC = _Dialect(
-    _version_line, 16, lambda reader: reader.peek(len(_HEAD_START)) == _HEAD_START, _read_record, _quick_record
+    starts=_version_line,
+    look=16,
+    follows=lambda reader: reader.peek(len(_HEAD_START)) == _HEAD_START,
+    claim=_claim,
+    read=_read_record,
+    quick=_quick_record,
 )
 _ARC = _Dialect(
-    starts_arc, LOOK_BYTES, lambda reader: starts_arc(reader.peek(LOOK_BYTES)), read_arc_record, quick_arc_record
+    starts=starts_arc,
+    look=LOOK_BYTES,
+    follows=lambda reader: starts_arc(reader.peek(LOOK_BYTES)),
+    claim=lambda reader, _bounds: arc_claim(reader),
+    read=read_arc_record,
+    quick=quick_arc_record,
 )
 _PLAIN_WARC = Form(
     _next_plain, _begins_plain, lambda source, at, bounds: _read_plain(source, at, bounds, _WARC),

@@ -1,4 +1,4 @@
-"""However a file is cut, its units hold together what the whole read holds: payloads that are archives, damage and all."""
+"""However a file is cut, its units hold together what the whole read holds, with damage and archives as payloads."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.crawl import walk
 from pipelines.crawl.inputs import cuts
+from pipelines.crawl.records import read_items_at, read_record_at
 from pipelines.crawl.sources import MemorySource
 from pipelines.crawl.warc import Damage, Record, read_warc
 from tests.sample.warc_writer import crawl_file, member, response_record
@@ -160,13 +161,26 @@ def test_far_from_its_start_a_file_is_read_from_an_anchor_and_not_from_the_start
 
     start = len(body) - 20_000
     assert list(read_warc(Watched(body), start=start))
-    assert [at for at in seen if 8 < at < start - 300_000] == []
+    assert [at for at in seen if 64 < at < start - 300_000] == []
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("size", [10, 50_000, 400_000])
+def test_records_of_any_size_are_found_after_damage(form, size):
+    rng = random.Random(size)
+    pack = member if form == "gzip" else _frame
+    pieces = [pack(response_record(f"https://mill.example/{n}", rng.randbytes(size))) for n in range(4)]
+    pieces[1] = pieces[1][: len(pieces[1]) // 2]
+    items = _assert_cuts_agree(b"".join(pieces), (3,))
+    assert [type(item) for item in items] == [Record, Damage, Record, Record]
 
 
 def test_a_file_that_is_one_member_is_given_by_its_first_unit_alone():
     rng = random.Random(1)
     body = gzip.compress(b"".join(_records(rng, 50, _inner_archives(rng))), mtime=0)
     assert len(_assert_cuts_agree(body)) == 50
+    assert len(list(read_items_at(MemorySource(body), offset=0))) == 50
+    assert read_record_at(MemorySource(body), offset=0, index=7) == _whole(body)[7]
     assert list(read_warc(MemorySource(body), start=1)) == []
 
 

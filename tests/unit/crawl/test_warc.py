@@ -236,3 +236,21 @@ def test_arbitrary_bytes_never_raise(body):
     for head in (b"", b"\x1f\x8b\x08", b"WARC/1.0\r\n", zlib.compress(body), gzip.compress(body)):
         for item in _read(head + body):
             assert 0 <= item.offset <= item.offset + item.length <= len(head + body)
+
+
+def test_false_claims_of_a_plain_file_are_not_read_to_their_ends():
+    """Else a file of such records would cost the square of its size."""
+    record = b"WARC/1.1\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\nx\r\n\r\n"
+    body = b"".join(record % (900_000 - 100 * n) for n in range(5000)) + b"\n" * 1_000_000
+    read = 0
+
+    class Counted(MemorySource):
+        def read(self, start, size):
+            nonlocal read
+            got = super().read(start, size)
+            read += len(got)
+            return got
+
+    items = list(read_warc(Counted(body)))
+    assert len(items) == 5000 and all(isinstance(item, Damage) for item in items)
+    assert read < 5000 * (300 << 10)
