@@ -6,8 +6,9 @@ A crawl file is a unit: a file that is added to the crawl costs its own work and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 
@@ -16,6 +17,7 @@ from jobs.runtime.context import Context
 from jobs.runtime.cost import Plan, Request
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, unit_table
+from pipelines.crawl.rows import RowColumns
 from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest
@@ -24,7 +26,7 @@ from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
-VERSION = 1
+VERSION = 2
 SAMPLE = str(Path(__file__).resolve().parents[1] / "tests" / "sample")
 
 
@@ -43,7 +45,27 @@ class Config:
     unit_bytes: int = setting(64 << 20, "larger crawl files are cut into units of about so many bytes", content=False)
     source: str = setting("crawl", "name of the source, kept with each document")
     source_type: str = setting("web", "web, code, book or qa, kept with each document")
-    languages: tuple[str, ...] = setting((), "languages to keep, as lid.176 names them (zh, en); none named: all")
+    languages: tuple[str, ...] = setting(
+        (), "languages to keep, as lid.176 names them (zh, en; zh means yue too); none named: all"
+    )
+    sniff: bool = setting(True, "drop pages before extraction that are surely in no wanted language")
+    min_letters: int = setting(0, "drop pages before extraction that have fewer letters outside their tags")
+    engine: Literal["gristmill", "trafilatura"] = setting("gristmill", "what finds the main text")
+    markdown: bool = setting(False, "mark headings, lists, tables and code as Markdown does")
+    script: str = setting(
+        "keep", "Chinese script: keep, convert:hans, convert:hant (hans-cn, hant-tw, hant-hk), or route"
+    )
+    opt_out: Literal["keep", "mark", "drop"] = setting(
+        "mark", "signals against use by machines: keep (not recorded), mark (a column), drop (see refused_signals)"
+    )
+    refused_signals: tuple[str, ...] = setting(("noai", "tdm-reservation"), "signals that opt_out=drop honours")
+    lines: bool | None = setting(None, "take boilerplate lines out; null: where the source type is web")
+    pii: bool = setting(True, "mask personal data")
+    language_model: str | None = setting(None, "another fastText language model: its path on every worker")
+    language_model_sha256: str | None = setting(None, "and the sha256 of that file")
+    columns: dict[str, tuple[str, ...]] = setting(  # noqa: RUF009
+        factory=dict, doc="JSON lines and Parquet: names of columns by what they hold, such as {text: [body]}"
+    )
     isolate_bytes: int | None = setting(
         32 << 10,
         "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none",
@@ -104,10 +126,18 @@ def _list(config: Config) -> tuple[str, Store, pa.Table]:
 def make_stage(config: Config, crawl_root: str) -> Stage:
     """The stage, and what its workers are told."""
     from pipelines.filters.measures import MEASURE_SCHEMA
+    from pipelines.language.convert import check_policy
+
+    check_policy(config.script)
+    if unknown := set(config.columns) - {f.name for f in fields(RowColumns)}:
+        raise ConfigError(
+            f"columns: {sorted(unknown)} is nothing that a row holds",
+            mend=f"known: {', '.join(f.name for f in fields(RowColumns))}",
+        )
 
     return Stage(
         job="extract_crawl",
-        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts()),
+        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts(config)),
         outputs=(
             Output(dataset=config.documents, kind="documents", schema=DOCUMENTS),
             Output(
@@ -116,12 +146,10 @@ def make_stage(config: Config, crawl_root: str) -> Stage:
         ),
         worker="jobs.extract_worker:open_worker",
         worker_config={
+            **content_config(config),
             "crawl_root": crawl_root,
             "documents": config.documents,
             "filters": config.filters,
-            "source": config.source,
-            "source_type": config.source_type,
-            "languages": list(config.languages),
             "isolate_bytes": config.isolate_bytes,
             "page_seconds": config.page_seconds,
             "page_memory_mb": config.page_memory_mb,
@@ -129,9 +157,10 @@ def make_stage(config: Config, crawl_root: str) -> Stage:
         equations={
             "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
             "filters": Equation(total="rows", terms=("annotated", "failed")),
+            "characters": Equation(total="in", terms=("out", "removed")),
         },
         config=content_config(config),
-        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts().items()),
+        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts(config).items()),
         max_failed_fraction=config.max_failed_fraction,
     )
 
@@ -175,10 +204,19 @@ def crawl_units(listed: pa.Table) -> pa.Table:
     )
 
 
-def _artifacts() -> dict[str, str]:
-    from pipelines.language.identify import MODEL_NAME, MODEL_SHA256
+def _artifacts(config: Config) -> dict[str, str]:
+    """Digests of the models and lists that decide what comes out."""
+    from pipelines.crawl.html.model import model_sha256
+    from pipelines.filters.lexicon import versions
+    from pipelines.language.identify import open_identifier
 
-    return {MODEL_NAME: MODEL_SHA256}
+    language = open_identifier(config.language_model, config.language_model_sha256)
+    found = {language.name: language.sha256}
+    if config.engine == "gristmill":
+        found["extraction_model"] = model_sha256()
+    if config.lines is not False:
+        found |= {f"lines/{name}": str(version) for name, version in versions().items()}
+    return found
 
 
 if __name__ == "__main__":

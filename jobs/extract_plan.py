@@ -14,13 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.extract_worker import Made, rules_of
+from jobs.extract_worker import Made, input_settings, rules_of
 from jobs.runtime.cost import Figure, Plan, Ratio, Request, by_hash, cpu_seconds, living_children, peak_memory_mb
 from pipelines.crawl.batches import batches
 from pipelines.crawl.document import DocumentRules
 from pipelines.crawl.inputs import open_source
 from pipelines.crawl.items import Item, Record
-from pipelines.crawl.records import read_records
+from pipelines.crawl.records import InputSettings, read_records
 from pipelines.datasets.store import Store
 
 PIECE_BYTES = 24 << 10
@@ -58,7 +58,7 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
     started = cpu_seconds()  # of this process so far: imports, models, compilation
     pieces = by_hash(_pieces(units), lambda piece: f"{piece.row['file']}\0{piece.start}")
     made = Made(worker_config)
-    groups = _measured(pieces, request.fraction * total, store, rules, made)
+    groups = _measured(pieces, request.fraction * total, store, rules, input_settings(worker_config), made)
     before = cpu_seconds_fine()
     sizes_written = _written(made)
     encoding = Figure(value=(cpu_seconds_fine() - before) * total / max(1, sum(g.size for g in groups)), unit="s")
@@ -118,6 +118,7 @@ def _measured(
     wanted_bytes: float,
     store: Store,
     rules: DocumentRules,
+    settings: InputSettings,
     made: Made,
 ) -> list[_Group]:
     groups = [_Group() for _ in range(GROUPS)]
@@ -128,7 +129,7 @@ def _measured(
             break
         # As many pieces go to each group, so that the groups are alike.
         for group, piece in zip(groups, pieces[at : at + GROUPS], strict=False):
-            _measure_piece(group, piece, store, rules, made)
+            _measure_piece(group, piece, store, rules, settings, made)
         done = pieces[at : at + GROUPS]
         at += len(done)
         taken_bytes = sum(group.size for group in groups)
@@ -136,7 +137,9 @@ def _measured(
     return [group for group in groups if group.size]
 
 
-def _measure_piece(group: _Group, piece: _Piece, store: Store, rules: DocumentRules, made: Made) -> None:
+def _measure_piece(
+    group: _Group, piece: _Piece, store: Store, rules: DocumentRules, settings: InputSettings, made: Made
+) -> None:
     """Add what the piece costs.  Finding the first record of a piece is no cost of the job, so it is left out."""
     row = piece.row
     pages = [(page["file"], page["size_bytes"]) for page in row["pages"]] if row["pages"] else None
@@ -144,7 +147,7 @@ def _measure_piece(group: _Group, piece: _Piece, store: Store, rules: DocumentRu
     items: list[Item] = []
     reading = first = 0.0
     began = time.process_time()
-    for item in read_records(source, form=row["form"], start=piece.start, end=piece.end):
+    for item in read_records(source, form=row["form"], start=piece.start, end=piece.end, settings=settings):
         reading = time.process_time() - began
         first = first or reading
         items.append(item if item.file else replace(item, file=row["file"]))

@@ -16,12 +16,15 @@ from pipelines.crawl.forms import form_of
 from pipelines.crawl.inputs import open_source
 from pipelines.crawl.items import Damage, Item, Record
 from pipelines.crawl.pages import PageRules
-from pipelines.crawl.records import read_record_at, read_records
+from pipelines.crawl.records import InputSettings, read_record_at, read_records
+from pipelines.crawl.rows import RowColumns
+from pipelines.crawl.sniff import SniffRules
 from pipelines.datasets import open_dataset
 from pipelines.datasets.content import key_hashes, key_sum
 from pipelines.datasets.parts import PartWriter
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store, open_store
+from pipelines.filters.clean import CleanRules
 from pipelines.filters.measures import MEASURE_SCHEMA
 
 RETRY_ROWS = 1000  # ledger rows that are tried again at once
@@ -37,7 +40,9 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
         spec = unit.spec
         pages = [(page["file"], page["size_bytes"]) for page in spec["pages"]] if spec["pages"] else None
         source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
-        items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"])
+        items = read_records(
+            source, form=spec["form"], start=spec["start"], end=spec["end"], settings=input_settings(worker_config)
+        )
         made = Made(worker_config)
         for batch in batches(items, spec["file"], rules):
             made.add(batch)
@@ -55,6 +60,7 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
     """
     crawl = open_store(worker_config["crawl_root"])
     rules = rules_of(worker_config)
+    settings = input_settings(worker_config)
     reason = worker_config["reason"]
     lost = open_dataset(store, worker_config["documents"], worker_config["version"])
 
@@ -62,7 +68,7 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
         made = Made(worker_config, ledger_role="retried")
         settled = 0
         for rows in _rows_of(lost.ledger(unit.id), reason):
-            found = [(row, item) for row in rows if (item := _find(crawl, row)) is not None]
+            found = [(row, item) for row in rows if (item := _find(crawl, row, settings)) is not None]
             for row, item in found:
                 # One by one: which record became what must be known, and few are tried again.
                 (batch,) = batches([item], row["file"], rules)
@@ -81,16 +87,34 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
 
 def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
     """The rules that the settings mean."""
+    languages = frozenset(worker_config["languages"]) or None
+    looks = SniffRules(
+        languages=languages if worker_config["sniff"] else None, min_letters=worker_config["min_letters"]
+    )
+    pii = CleanRules().pii if worker_config["pii"] else ()
     return DocumentRules(
         source=worker_config["source"],
         source_type=worker_config["source_type"],
-        languages=frozenset(worker_config["languages"]) or None,
+        languages=languages,
+        script=worker_config["script"],
+        opt_out=worker_config["opt_out"],
+        refused_signals=frozenset(worker_config["refused_signals"]),
+        clean=CleanRules(lines=worker_config["lines"], pii=pii),
         page=PageRules(
+            engine=worker_config["engine"],
+            markdown=worker_config["markdown"],
+            sniff=looks,
+            model=(worker_config["language_model"], worker_config["language_model_sha256"]),
+            isolate_bytes=worker_config["isolate_bytes"],
             seconds=worker_config["page_seconds"],
             memory_bytes=worker_config["page_memory_mb"] << 20,
-            isolate_bytes=worker_config["isolate_bytes"],
         ),
     )
+
+
+def input_settings(worker_config: dict[str, Any]) -> InputSettings:
+    """How rows are read."""
+    return InputSettings(columns=RowColumns(**{name: tuple(c) for name, c in worker_config["columns"].items()}))
 
 
 class Made:
@@ -115,6 +139,8 @@ class Made:
         self._stats.add(batch.documents)
         for name, n in batch.stats.items():
             self._result.counters.add_count(f"stats.{name}", n)
+        for name, n in batch.characters.items():
+            self._result.counters.add_count(f"characters.{name}", n)
         ids = key_sum(i.encode() for i in batch.documents["id"].to_pylist())
         for account in ("rows", "annotated"):
             self._result.counters.add_sum(f"filters.{account}", batch.documents.num_rows, ids)
@@ -141,7 +167,7 @@ def _rows_of(ledger: Iterable[pa.Table], reason: str) -> Iterator[list[dict[str,
             yield batch.to_pylist()
 
 
-def _find(crawl: Store, row: dict[str, Any]) -> Item | None:
+def _find(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Item | None:
     """The record or damage that the row is about, out of the crawl as it is now; None where it is not there."""
     head = crawl.head(row["file"])
     if head is None:
@@ -150,7 +176,7 @@ def _find(crawl: Store, row: dict[str, Any]) -> Item | None:
     pages = [(row["file"], head.size_bytes)] if form == "html" else None
     source = open_source(crawl, row["file"], head.size_bytes, pages=pages)
     for index in range(_ITEMS_AT_OFFSET):
-        item = read_record_at(source, form=form, offset=row["offset"], index=index)
+        item = read_record_at(source, form=form, offset=row["offset"], index=index, settings=settings)
         if item is None:
             return None
         if isinstance(item, Damage) and row["id"] is None and item.length == row["length"]:

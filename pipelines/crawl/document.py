@@ -14,8 +14,9 @@ from typing import Any
 from pipelines.crawl.domain import host_of
 from pipelines.crawl.entity import UndecodableError, entity_body
 from pipelines.crawl.items import Damage, Record
-from pipelines.crawl.pages import PageInput, PageRules
+from pipelines.crawl.pages import SIGNAL_HEADERS, PageInput, PageRules
 from pipelines.datasets.schemas import document_id
+from pipelines.filters.clean import CleanRules
 
 STAGE = "extract_crawl"
 # Verdict of each reason that this stage can give; the meanings are in pipelines/datasets/reasons.py.
@@ -27,23 +28,38 @@ VERDICTS = {
     "page_time": "failed", "page_memory": "failed", "page_crash": "failed",
     "http_status": "rejected", "not_html": "rejected", "bad_url": "rejected", "too_long": "rejected",
     "too_deep": "rejected", "too_many_tags": "rejected", "too_many_attributes": "rejected",
-    "empty": "rejected", "language": "rejected",
+    "empty": "rejected", "language": "rejected", "sniffed_language": "rejected", "sniffed_short": "rejected",
+    "opt_out": "rejected",
 }  # fmt: skip
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _MARKUP_START = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body|<!--)", re.IGNORECASE)
 _NOT_TEXT_START = (b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"%PDF", b"PK\x03\x04", b"RIFF", b"\x1f\x8b")
 _MAX_URL_BYTES = 8_192
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _CAPTURED = re.compile(r"\d{4}-\d{2}-\d{2}(?:T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?Z?)?\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRules:
-    """What extraction refuses by itself.  `languages` None keeps every language."""
+    """What extraction refuses by itself, and what it does to a text that it keeps.
+
+    `languages` None keeps every language; `zh` means Cantonese too.  `script` is a policy of
+    pipelines/language/convert.py.  `opt_out`: keep (signals are not recorded), mark, or drop where a signal is one of
+    `refused_signals`.  `clean` None leaves texts as they are.
+    """
 
     source: str = "crawl"
     source_type: str = "web"
     languages: frozenset[str] | None = None
+    script: str = "keep"
+    opt_out: str = "mark"
+    refused_signals: frozenset[str] = frozenset({"noai", "tdm-reservation"})
+    clean: CleanRules | None = field(default_factory=CleanRules)
     page: PageRules = field(default_factory=PageRules)
+
+    def wants(self, language: str) -> bool:
+        """Whether documents in this language are kept."""
+        return self.languages is None or language in self.languages or (language == "yue" and "zh" in self.languages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +72,11 @@ class Candidate:
     length: int
     id: str
     url: str
-    domain: str
+    host: str | None
     date: str | None
     page: PageInput
+    title: str | None = None  # where the input tells them: rows
+    published: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +109,7 @@ def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Cand
     refused = _refuse_record(item, host)
     if refused is not None:
         return ledger_row(item, file, refused[0], value=refused[1], detail=refused[2], **known)
+    given = item.fields or {}
     is_http = item.http_status is not None
     content_type = (item.http_headers if is_http else item.headers).get("content-type", "")
     plain_type = content_type.split(";")[0].strip().lower()
@@ -109,11 +128,18 @@ def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Cand
         length=item.length,
         id=known["id"],
         url=url,
-        domain=host or "",
+        host=host,
         date=captured,
         page=PageInput(
-            body=body, plain=plain, url=url, content_type=content_type, captured=captured[:10] if captured else None
+            body=body,
+            plain=plain,
+            url=url or None,
+            content_type=content_type,
+            captured=captured[:10] if captured else None,
+            signals={name: value for name in SIGNAL_HEADERS if (value := item.http_headers.get(name))},
         ),
+        title=given.get("title"),
+        published=published if (published := given.get("date")) and _DAY.match(published) else None,
     )
 
 
@@ -163,7 +189,7 @@ def _rejected(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _refuse_record(record: Record, host: str | None) -> tuple[str, float | None, str | None] | None:
     """(reason, value, detail) of the first rule before the payload that the record breaks."""
-    if not record.target_uri:
+    if not record.target_uri and record.fields is None:
         return "no_target_uri", None, None
     if record.over_bound:
         return "too_long", None, "the stored record"
@@ -172,7 +198,7 @@ def _refuse_record(record: Record, host: str | None) -> tuple[str, float | None,
         return "bad_http_head", None, None
     if record.http_status not in (None, 200):
         return "http_status", float(record.http_status or 0), None
-    if len(record.target_uri) > _MAX_URL_BYTES or host is None:
+    if len(record.target_uri) > _MAX_URL_BYTES or (host is None and record.fields is None):
         return "bad_url", None, None
     return None
 

@@ -11,6 +11,7 @@ from cluster.cli import main
 from jobs.extract_crawl import Config, run
 from jobs.runtime.context import Context
 from jobs.runtime.retry import retry
+from pipelines.crawl.extract import Page
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError
@@ -34,10 +35,8 @@ def engine(monkeypatch):
 
     def extract(html: bytes, **given):
         if any(mark in html for mark in state["marks"]):
-            return module_page(reason="engine_error", detail="Broken")
+            return Page(reason="engine_error", detail="Broken")
         return real(html, **given)
-
-    from pipelines.crawl.extract import Page as module_page
 
     monkeypatch.setattr(module, "extract_html", extract)
     return state
@@ -68,7 +67,8 @@ def rows(store: Store, version: int | None = None) -> list[dict]:
 
 def verdicts(store: Store, version: int | None = None) -> dict[str, str]:
     documents = open_dataset(store, "documents", version)
-    return {r["url"]: r["reason"] for table in documents.ledger() for r in table.to_pylist()}
+    rows = [row for table in documents.ledger() for row in table.to_pylist()]
+    return {row["url"]: row["reason"] for row in rows if row["verdict"] != "changed"}
 
 
 def test_what_ends_well_is_added_and_each_record_counts_once(crawl, store, engine):
@@ -173,3 +173,46 @@ def test_the_command_tells_what_it_did_in_text_and_json(crawl, engine, tmp_path,
     told = json.loads(call("--json"))
     assert (told["records"], told["settled"], told["version"]) == (2, 2, 2)
     assert "nothing to do" in call()
+
+
+@pytest.mark.s3
+def test_retry_works_on_an_object_store(s3_prefix, tmp_path, engine, crawl):
+    bucket = open_store(s3_prefix)
+    for path in sorted(tmp_path.glob("*.warc.gz")):
+        bucket.put(f"crawl/{path.name}", path.read_bytes())
+    root = open_store(f"{s3_prefix}/out")
+    run(Config(crawl=f"{s3_prefix}/crawl/*.warc.gz"), context(root))
+    engine["marks"].clear()
+    found = retry(context(root), "documents", "engine_error")
+    assert (found.settled, found.version) == (2, 2)
+    local = open_store(f"memory://{uuid.uuid4().hex}")
+    run(Config(crawl=crawl), context(local))
+    assert rows(local) == rows(root)
+
+
+def test_a_dataset_of_another_job_says_how_it_is_made_anew(store):
+    from jobs.runtime.run import run_stage
+    from tests.unit.runtime.synthetic import stage, units
+
+    run_stage(context(store), stage(), units(2))
+    with pytest.raises(ConfigError):
+        retry(context(store), "documents", "too_short")
+
+
+def test_a_retry_that_died_goes_on_where_it_stopped(crawl, store, engine, monkeypatch):
+    from jobs.runtime import retry as module
+
+    run(Config(crawl=crawl), context(store))
+    engine["marks"].clear()
+
+    def dies(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_commit", dies)
+        with pytest.raises(KeyboardInterrupt):
+            retry(context(store), "documents", "engine_error")
+    assert open_dataset(store, "documents").manifest.version == 1
+    found = retry(context(store), "documents", "engine_error")
+    assert (found.settled, found.version) == (2, 2)
+    assert not [o.key for o in store.list("datasets/documents/work/") if "/done/" in o.key]
