@@ -24,7 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.crawl.decode import decode
-from tests.benchmarks.decoding_pages import CHARSETS, CHINESE, CLASSES, Case, cases, crawl_pages, sha256, sources, truth
+from tests.benchmarks.decoding_pages import (
+    CHARSETS,
+    CHINESE,
+    CLASSES,
+    Case,
+    cases,
+    chosen_pages,
+    crawl_pages,
+    sha256,
+    sources,
+    truth,
+)
 from tests.pack import FOLDER
 
 Reader = Callable[[bytes, str | None], str]
@@ -196,10 +207,9 @@ def _cases(folder: Path, count: int) -> dict[str, dict[str, list[Case]]]:
     pages = sources(folder)
     made: dict[str, dict[str, list[Case]]] = {}
     for name, (language, *_) in CHARSETS.items():
-        made[name] = {}
-        for kind in CLASSES:
-            made[name][kind], windows = cases(pages.get(language, []), name, kind, count)
-            sys.stderr.write(f"{name:14} {kind:15} {len(made[name][kind]):5} pages, {windows} of them windows\n")
+        chosen, windows = chosen_pages(pages.get(language, []), name, count)
+        made[name] = {kind: cases(chosen, name, kind) for kind in CLASSES}
+        sys.stderr.write(f"{name:14} {len(chosen):5} pages a class, {windows} of them windows\n")
     return made
 
 
