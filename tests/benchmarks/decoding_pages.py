@@ -157,7 +157,7 @@ def _windows(page: str, size: int) -> list[str]:
     while start + size < len(page):
         end = page.find("<", start + size)
         piece = page[start : end if end >= 0 else len(page)]
-        if sum(char.isalpha() and char > "\x7f" for char in piece) >= 20:
+        if sum(char.isalpha() and char > "\x7f" for char in piece) >= 8:
             found.append(f"<html><head></head><body>{piece}</body></html>")
         start = end if end >= 0 else len(page)
     return found
