@@ -214,16 +214,15 @@ def _cases(folder: Path, count: int) -> dict[str, dict[str, list[Case]]]:
 
 
 def _differing(left: str, right: str) -> int:
-    """Characters of the left text that are not in the right one, by lines."""
-    import difflib
-
-    lost = 0
+    """Characters of the left text between the common beginning and end of each line (of the whole, if lines moved)."""
     ours, theirs = left.split("\n"), right.split("\n")
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if tag != "equal":
-            here, there = "\n".join(ours[a:b]), "\n".join(theirs[c:d])
-            same = sum(block.size for block in difflib.SequenceMatcher(None, here, there, False).get_matching_blocks())
-            lost += len(here) - same
+    pairs = zip(ours, theirs, strict=True) if len(ours) == len(theirs) else ((left, right),)
+    lost = 0
+    for here, there in pairs:
+        if here != there:
+            start = len(os.path.commonprefix((here, there)))
+            end = len(os.path.commonprefix((here[start:][::-1], there[start:][::-1])))
+            lost += len(here) - start - end
     return lost
 
 
