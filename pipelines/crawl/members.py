@@ -135,6 +135,7 @@ def zstd_packing(source: Source) -> Packing:
                 with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(body) as reader:
                     body = reader.read(_MAX_DICTIONARY_BYTES)
             dictionary = zstandard.ZstdCompressionDict(body)
+            zstandard.ZstdDecompressor(dict_data=dictionary)  # reads it
         except zstandard.ZstdError as error:
             raise BrokenError("not_a_warc", f"the zstd dictionary cannot be read: {error}") from None
     known = {} if dictionary is None else {"dict_data": dictionary}

@@ -103,19 +103,18 @@ def _without_lines(text: bytes, spans: np.ndarray) -> tuple[bytes, dict[int, tup
     told: dict[int, list[tuple[int, int]]] = defaultdict(list)
     lost: dict[int, int] = defaultdict(int)
     for _, rule, low, high, first, last, _ in spans.tolist():
-        begin, end = low, high
-        if end < len(text):
-            end += 1  # its line end
-        elif begin > at:
-            begin -= 1  # the last line: the one before it
-        begin = max(begin, at)
-        pieces.append(text[at:begin])
-        gone = text[begin:end]
+        end = min(high + 1, len(text))  # with its line end
+        pieces.append(text[at:low])
+        gone = text[low:end]
         lost[rule] += len(gone.decode("utf-8", "replace"))
         told[rule].append((first, last))
         at = end
     pieces.append(text[at:])
-    return b"".join(pieces), {rule: (len(told[rule]), lost[rule], _detail(told[rule])) for rule in told}
+    left = b"".join(pieces)
+    if at == len(text) and left.endswith(b"\n"):  # the last line went: the line end before it goes too
+        left = left[:-1]
+        lost[rule] += 1
+    return left, {rule: (len(told[rule]), lost[rule], _detail(told[rule])) for rule in told}
 
 
 def _told(spans: Iterable[Span]) -> Iterable[tuple[str, int, int, str]]:

@@ -84,7 +84,7 @@ def luhn(digits: str) -> bool:
 def is_card(match: re.Match[str]) -> bool:
     """15 to 19 digits with Luhn's check, and either a word about cards before them or groups of four."""
     digits = _digits(match[0])
-    if not 15 <= len(digits) <= 19 or not luhn(digits) or len(set(digits)) < 3:
+    if not 15 <= len(digits) <= 19 or not luhn(digits) or len(set(digits)) < 2:
         return False
     before = _before(match, 40)
     if _ORDER_WORD.search(before[-14:]):

@@ -102,7 +102,7 @@ def count_grams(prefix, ends, units, sizes, spaced, stamp, keys, stamps, counts,
     for number in range(sizes.shape[0]):
         size = sizes[number]
         places = units - size + 1
-        if places < 2:
+        if places < 1:
             break
         power = np.uint64(1)
         for _ in range(size):

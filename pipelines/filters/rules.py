@@ -55,8 +55,10 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """What a setting calls it: `text.words.min`, of a rule that marks `text.words.min.mark`."""
-        return f"{self.column}.{self.side}" + (".mark" if self.action == "mark" else "")
+        """What a setting calls it: `text.words.min`; `code.longest_line.max@code` where web pages are not asked; and
+        `text.words.min.mark` of a rule that marks."""
+        types = "" if "web" in self.types else f"@{'+'.join(self.types)}"
+        return f"{self.column}.{self.side}{types}" + (".mark" if self.action == "mark" else "")
 
 
 @functools.cache

@@ -24,7 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.crawl.decode import decode
-from tests.benchmarks.decoding_pages import CHARSETS, CHINESE, CLASSES, Case, cases, crawl_pages, sha256, sources, truth
+from tests.benchmarks.decoding_pages import (
+    CHARSETS,
+    CHINESE,
+    CLASSES,
+    Case,
+    cases,
+    chosen_pages,
+    crawl_pages,
+    sha256,
+    sources,
+    truth,
+)
 from tests.pack import FOLDER
 
 Reader = Callable[[bytes, str | None], str]
@@ -196,24 +207,22 @@ def _cases(folder: Path, count: int) -> dict[str, dict[str, list[Case]]]:
     pages = sources(folder)
     made: dict[str, dict[str, list[Case]]] = {}
     for name, (language, *_) in CHARSETS.items():
-        made[name] = {}
-        for kind in CLASSES:
-            made[name][kind], windows = cases(pages.get(language, []), name, kind, count)
-            sys.stderr.write(f"{name:14} {kind:15} {len(made[name][kind]):5} pages, {windows} of them windows\n")
+        chosen, windows = chosen_pages(pages.get(language, []), name, count)
+        made[name] = {kind: cases(chosen, name, kind) for kind in CLASSES}
+        sys.stderr.write(f"{name:14} {len(chosen):5} pages a class, {windows} of them windows\n")
     return made
 
 
 def _differing(left: str, right: str) -> int:
-    """Characters of the left text that are not in the right one, by lines."""
-    import difflib
-
-    lost = 0
+    """Characters of the left text between the common beginning and end of each line (of the whole, if lines moved)."""
     ours, theirs = left.split("\n"), right.split("\n")
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if tag != "equal":
-            here, there = "\n".join(ours[a:b]), "\n".join(theirs[c:d])
-            same = sum(block.size for block in difflib.SequenceMatcher(None, here, there, False).get_matching_blocks())
-            lost += len(here) - same
+    pairs = zip(ours, theirs, strict=True) if len(ours) == len(theirs) else ((left, right),)
+    lost = 0
+    for here, there in pairs:
+        if here != there:
+            start = len(os.path.commonprefix((here, there)))
+            end = len(os.path.commonprefix((here[start:][::-1], there[start:][::-1])))
+            lost += len(here) - start - end
     return lost
 
 

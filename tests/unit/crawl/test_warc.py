@@ -196,6 +196,15 @@ def test_a_zstd_file_whose_dictionary_is_no_dictionary_is_no_warc():
         assert item.reason == "not_a_warc"
 
 
+def test_a_zstd_file_whose_dictionary_is_spoilt_is_no_warc():
+    trained = zstandard.train_dictionary(2048, [b"%d mill" % n * 9 for n in range(2000)]).as_bytes()
+    frame = zstandard.compress(_page(0))
+    for at in range(8, 200, 3):
+        spoilt = trained[:at] + bytes([trained[at] ^ 255]) + trained[at + 1 :]
+        for item in _read(b"\x5d\x2a\x4d\x18" + len(spoilt).to_bytes(4, "little") + spoilt + frame):
+            assert isinstance(item, Damage | Record)
+
+
 def test_a_store_read_in_small_blocks_gives_the_same_items():
     body = crawl_file(*(_page(n) for n in range(6)))[:-9]
     store = MemoryStore()

@@ -20,7 +20,16 @@ PAGE = "\n".join(
         "上一篇：水轮的故事",
     ]
 )
-LINES = ("首页", "责任编辑：张三", "上一篇：水轮的故事", "3 likes", "一句正文在这里，说的是石磨和水轮的来历。", "Call 617-555-0108.", "a@example.com", "")
+LINES = (
+    "首页",
+    "责任编辑：张三",
+    "上一篇：水轮的故事",
+    "3 likes",
+    "一句正文在这里，说的是石磨和水轮的来历。",
+    "Call 617-555-0108.",
+    "a@example.com",
+    "",
+)
 
 
 def _clean(texts, source_type="web", **rules):
@@ -31,7 +40,9 @@ def _clean(texts, source_type="web", **rules):
 def test_boilerplate_lines_and_personal_data_go_and_the_account_says_where():
     done = _clean([PAGE])
     (text,) = done.texts.to_pylist()
-    assert text == "\n".join(PAGE.split("\n")[1:4]).replace("zhang@example.com", "[email]").replace("13800138000", "[phone]")
+    assert text == "\n".join(PAGE.split("\n")[1:4]).replace("zhang@example.com", "[email]").replace(
+        "13800138000", "[phone]"
+    )
     rows = {row["reason"]: row for row in done.changes.to_pylist()}
     assert set(rows) == {"line_navigation", "line_editor", "line_neighbours", "pii_email", "pii_cn_mobile"}
     low, high = map(int, rows["line_editor"]["detail"].split("-"))

@@ -23,9 +23,12 @@ def _head(name: str, **keys: str) -> str:
 
 def test_phrases_are_found_whatever_the_case_the_width_and_the_spaces():
     lexicon = _lexicon(_head("mill") + "Mill Wheel\n磨坊\nC++\n")
-    facts = read_facts(pa.array(["A MILL  wheel and a mill-wheel", "磨 坊，磨坊", "ｍｉｌｌ ｗｈｅｅｌ", "windmill wheels", "c++"]), lexicon)
+    facts = read_facts(
+        pa.array(["A MILL  wheel and a mill-wheel", "磨 坊，磨坊", "ｍｉｌｌ ｗｈｅｅｌ", "windmill wheels", "c++"]),
+        lexicon,
+    )
     assert facts.listed("mill").tolist() == [1, 2, 1, 0, 1]
-    assert facts.listed("mill", "units").tolist() == [2, 4, 2, 0, 3]
+    assert facts.listed("mill", "units").tolist() == [2, 4, 2, 0, 1]
 
 
 def test_hits_of_one_list_do_not_overlap_and_lists_do_not_hide_each_other():
@@ -49,22 +52,33 @@ def test_a_list_of_lower_case_words_leaves_capitals_alone():
 @pytest.mark.parametrize(
     ("place", "flagged"),
     [
-        ("begin", ["share this page", "- share it", "share"]),
-        ("end", ["please share", "share"]),
+        ("begin", ["share this page", "- share it", "share: all", "share", "share | share"]),
+        ("end", ["please share", "12 share", "share", "share | share"]),
         ("whole", ["share", "share | share"]),
         ("counter", ["12 share"]),
         ("label", ["share: all", "share"]),
-        ("anywhere", ["share this page", "- share it", "please share", "share: all", "share", "12 share", "share | share"]),
+        (
+            "anywhere",
+            ["share this page", "- share it", "please share", "share: all", "share", "12 share", "share | share"],
+        ),
     ],
 )
 def test_a_line_is_flagged_where_its_list_says(place, flagged):
-    lines = ["share this page", "- share it", "please share", "share: all", "share", "12 share", "share | share", "none"]
+    lines = [
+        "share this page",
+        "- share it",
+        "please share",
+        "share: all",
+        "share",
+        "12 share",
+        "share | share",
+        "none",
+    ]
     lines += ["a long line of words that nothing flags at all here"] * 10
     lexicon = _lexicon(_head("line_x", use="line", place=place, longest="20") + "share\n")
     text = "\n".join(lines)
     found = [text[row[4] : row[5]] for row in flagged_lines(pa.array([text]), lexicon).tolist()]
-    expected = set(flagged) | ({"share | share"} if place in ("begin", "end") else set())
-    assert set(found) == expected
+    assert set(found) == set(flagged)
 
 
 @pytest.mark.parametrize(
