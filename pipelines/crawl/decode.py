@@ -54,7 +54,10 @@ def decode(body: bytes, content_type: str | None = None) -> Decoded:
         return _ascii(body, content_type)
     try:
         text = body.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and not body[: error.start].isascii():
+            # A page cut inside its last character is UTF-8 up to there.
+            return Decoded(text=body[: error.start].decode("utf-8") + "\ufffd", charset="utf-8", how="utf8", broken=1)
         return _by_evidence(body, content_type)
     if b"\0" in body[:64] and (wide := _utf16_of(body)) is not None:
         return _read(body, wide, "detected")

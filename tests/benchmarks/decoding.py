@@ -70,28 +70,29 @@ def main() -> None:
 def measure(made: dict[str, dict[str, list[Case]]], folder: Path, peer_pages: int) -> dict[str, Any]:
     """The JSON's figures."""
     subset = {name: {kind: pages[:peer_pages] for kind, pages in kinds.items()} for name, kinds in made.items()}
-    ours = _ours
-    rows = {name: {kind: _share(ours, pages) for kind, pages in kinds.items()} for name, kinds in made.items()}
     others = [name for name in made if name not in CHINESE]
-    result: dict[str, Any] = {kind: _share(ours, _pool(made, CHINESE, kind)) for kind in CLASSES}
-    result["others"] = {kind: _share(ours, _pool(made, others, kind)) for kind in CLASSES}
+    right = _right(_ours, made)
+    rows = {name: {kind: _mean(found) for kind, found in kinds.items()} for name, kinds in right.items()}
+    result: dict[str, Any] = {kind: _mean(_pool(right, CHINESE, kind)) for kind in CLASSES}
+    result["others"] = {kind: _mean(_pool(right, others, kind)) for kind in CLASSES}
     result["others_least"] = min(share for name in others for share in rows[name].values() if share is not None)
     result["undeclared_rows"] = {name: rows[name]["undeclared"] for name in ("euc-jp", "windows-1251", "iso-8859-1")}
     result["rows"] = rows
     result["pages"] = {name: {kind: len(pages) for kind, pages in kinds.items()} for name, kinds in made.items()}
-    result |= crawl_cases(folder, ours)
+    result |= crawl_cases(folder, _ours)
     result["broken"] = broken_bytes(_pool(made, CHINESE, "declared_right")[::20])
-    readers: dict[str, Reader | None] = {"ours": ours, **{name: _peer(name) for name in PEERS}}
+    readers: dict[str, Reader | None] = {"ours": _ours, **{name: _peer(name) for name in PEERS}}
     result["peers"] = {}
     for name, reader in readers.items():
         if reader is None:
             sys.stderr.write(f"{name} is not installed here\n")
             result["peers"][name] = None
             continue
+        found = _right(reader, subset)
         result["peers"][name] = {
             "version": _version(name),
-            **{kind: _share(reader, _pool(subset, CHINESE, kind)) for kind in CLASSES},
-            "others": {kind: _share(reader, _pool(subset, others, kind)) for kind in CLASSES},
+            **{kind: _mean(_pool(found, CHINESE, kind)) for kind in CLASSES},
+            "others": {kind: _mean(_pool(found, others, kind)) for kind in CLASSES},
             **crawl_cases(folder, reader),
         }
     for name, times in cpu(readers, made, folder).items():
@@ -194,13 +195,23 @@ def _read(read: Reader, body: bytes, content_type: str | None) -> str:
         return ""
 
 
-def _share(read: Reader, pages: list[Case]) -> float | None:
-    right = sum(_read(read, case.body, case.content_type) == case.text for case in pages)
-    return round(right / len(pages), 4) if pages else None
+def _right(read: Reader, made: dict[str, dict[str, list[Case]]]) -> dict[str, dict[str, list[bool]]]:
+    """For each page whether its text came out."""
+    return {
+        name: {
+            kind: [_read(read, case.body, case.content_type) == case.text for case in pages]
+            for kind, pages in kinds.items()
+        }
+        for name, kinds in made.items()
+    }
 
 
-def _pool(made: dict[str, dict[str, list[Case]]], names: Any, kind: str) -> list[Case]:
-    return [case for name in names for case in made[name][kind]]
+def _mean(values: list[bool]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _pool(made: dict[str, dict[str, list[Any]]], names: Any, kind: str) -> list[Any]:
+    return [item for name in names for item in made[name][kind]]
 
 
 def _cases(folder: Path, count: int) -> dict[str, dict[str, list[Case]]]:
@@ -220,10 +231,15 @@ def _differing(left: str, right: str) -> int:
     lost = 0
     for here, there in pairs:
         if here != there:
-            start = len(os.path.commonprefix((here, there)))
-            end = len(os.path.commonprefix((here[start:][::-1], there[start:][::-1])))
-            lost += len(here) - start - end
+            start = _common(here, there)
+            lost += len(here) - start - _common(here[start:][::-1], there[start:][::-1])
     return lost
+
+
+def _common(left: str, right: str) -> int:
+    """Length of the common beginning."""
+    pairs = zip(left, right, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 def _table(result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ one half by chance shows.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 import time
 from pathlib import Path
@@ -24,14 +25,18 @@ WANTED = (frozenset({"zh"}), frozenset({"zh", "en"}))
 
 def measure_sniff(folder: Path, every: int) -> dict[str, Any]:
     """Figures for each set of wanted languages, on every n-th page."""
-    pages = [page for at, page in enumerate(_pages(folder)) if at % every == 0]
     open_identifier().identify("warm-up")
-    known = []
-    for body, url, content_type in pages:
+    pages, known, labelled_texts = [], [], _texts(folder)
+    for body, url, content_type, language in itertools.islice(_pages(folder), 0, None, every):
         begun = time.process_time()
         text = extract_html(body, url=url, content_type=content_type).text
         known.append((identify(text)[0] if text else None, time.process_time() - begun, _fold(url)))
+        pages.append((body, url, content_type))
+        if text and language:
+            labelled_texts.setdefault("crawl", []).append((text, language))
     result: dict[str, Any] = {"pages": len(pages), "extract_ms": _ms(sum(cpu for _, cpu, _ in known), pages)}
+    result["languages"] = {name: _accuracy(rows) for name, rows in labelled_texts.items()}
+    sys.stderr.write(f"language id, ours and the bare model: {result['languages']}\n")
     for languages in WANTED:
         row = _measure(pages, known, SniffRules(languages=languages))
         result[",".join(sorted(languages))] = row
@@ -68,13 +73,35 @@ def _measure(pages: list, known: list, rules: SniffRules) -> dict[str, Any]:
     }
 
 
+def _accuracy(rows: list[tuple[str, str]]) -> dict[str, Any]:
+    """Right labels of each; `wuu` of the bare model counts as zh."""
+    model = open_identifier()
+    bare = [model.bare(text)[0].replace("wuu", "zh") for text, _ in rows]
+    return {
+        "texts": len(rows),
+        "ours": round(sum(identify(text)[0] == language for text, language in rows) / len(rows), 4),
+        "bare": round(sum(found == language for found, (_, language) in zip(bare, rows, strict=True)) / len(rows), 4),
+    }
+
+
+def _texts(folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """Texts of one known language, by file."""
+    found = {}
+    for path in sorted((folder / "text").glob("[ez][nh]_*.jsonl.zst")):
+        language = path.name[:2]
+        found[path.name.split(".")[0]] = [(row["text"], language) for row in itertools.islice(labelled(path), 400)]
+    return found
+
+
 def _pages(folder: Path) -> Any:
+    """(bytes, URL, Content-Type, language as labelled) of the crawl's pages and the labelled ones."""
     for row, body, content_type in crawl_pages(folder):
         if row["status"] == 200:
-            yield body, row["url"], content_type
+            language = (row["lang"] or "").split("-")[0] if row["kind"] == "base" else None
+            yield body, row["url"], content_type, language
     for path in sorted((folder / "labels").glob("extraction_dev_*.jsonl.zst")):
         for row in labelled(path):
-            yield row["html"].encode(row["html_codec"]), row["url"], None
+            yield row["html"].encode(row["html_codec"]), row["url"], None, None
 
 
 def _fold(url: str) -> int:
