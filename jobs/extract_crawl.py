@@ -59,6 +59,9 @@ class Config:
         "mark", "signals against use by machines: keep (not recorded), mark (a column), drop (see refused_signals)"
     )
     refused_signals: tuple[str, ...] = setting(("noai", "tdm-reservation"), "signals that opt_out=drop honours")
+    blocklists: str | None = setting(
+        None, "folder of blocklists in UT1's layout, on every worker; their digest is part of the stage", content=False
+    )
     lines: bool | None = setting(None, "take boilerplate lines out; null: where the source type is web")
     pii: bool = setting(True, "mask personal data")
     language_model: str | None = setting(None, "another fastText language model: its path on every worker")
@@ -150,6 +153,7 @@ def make_stage(config: Config, crawl_root: str) -> Stage:
             "crawl_root": crawl_root,
             "documents": config.documents,
             "filters": config.filters,
+            "blocklists": config.blocklists,
             "isolate_bytes": config.isolate_bytes,
             "page_seconds": config.page_seconds,
             "page_memory_mb": config.page_memory_mb,
@@ -207,6 +211,7 @@ def crawl_units(listed: pa.Table) -> pa.Table:
 def _artifacts(config: Config) -> dict[str, str]:
     """Digests of the models and lists that decide what comes out."""
     from pipelines.crawl.html.model import model_sha256
+    from pipelines.filters.blocklist import load_blocklists
     from pipelines.filters.lexicon import versions
     from pipelines.language.identify import open_identifier
 
@@ -214,6 +219,8 @@ def _artifacts(config: Config) -> dict[str, str]:
     found = {language.name: language.sha256}
     if config.engine == "gristmill":
         found["extraction_model"] = model_sha256()
+    if config.blocklists:
+        found["blocklists"] = load_blocklists(config.blocklists).digest
     if config.lines is not False:
         found |= {f"lines/{name}": str(version) for name, version in versions().items()}
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipelines.datasets.content import key_hashes, key_sum
 from pipelines.datasets.parts import PartWriter
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store, open_store
+from pipelines.filters.blocklist import Blocklists, load_blocklists
 from pipelines.filters.clean import CleanRules
 from pipelines.filters.measures import MEASURE_SCHEMA
 
@@ -100,6 +102,7 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
         opt_out=worker_config["opt_out"],
         refused_signals=frozenset(worker_config["refused_signals"]),
         clean=CleanRules(lines=worker_config["lines"], pii=pii),
+        blocklists=open_blocklists(worker_config["blocklists"]),
         page=PageRules(
             engine=worker_config["engine"],
             markdown=worker_config["markdown"],
@@ -110,6 +113,12 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
             memory_bytes=worker_config["page_memory_mb"] << 20,
         ),
     )
+
+
+@functools.lru_cache(maxsize=2)
+def open_blocklists(folder: str | None) -> Blocklists | None:
+    """The lists of a folder, once a process."""
+    return load_blocklists(folder) if folder else None
 
 
 def input_settings(worker_config: dict[str, Any]) -> InputSettings:

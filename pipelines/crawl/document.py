@@ -16,6 +16,7 @@ from pipelines.crawl.entity import UndecodableError, entity_body
 from pipelines.crawl.items import Damage, Record
 from pipelines.crawl.pages import SIGNAL_HEADERS, PageInput, PageRules
 from pipelines.datasets.schemas import document_id
+from pipelines.filters.blocklist import Blocklists
 from pipelines.filters.clean import CleanRules
 
 STAGE = "extract_crawl"
@@ -29,7 +30,7 @@ VERDICTS = {
     "http_status": "rejected", "not_html": "rejected", "bad_url": "rejected", "too_long": "rejected",
     "too_deep": "rejected", "too_many_tags": "rejected", "too_many_attributes": "rejected",
     "empty": "rejected", "language": "rejected", "sniffed_language": "rejected", "sniffed_short": "rejected",
-    "opt_out": "rejected",
+    "opt_out": "rejected", "blocked_url": "rejected",
 }  # fmt: skip
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _MARKUP_START = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body|<!--)", re.IGNORECASE)
@@ -45,7 +46,7 @@ class DocumentRules:
 
     `languages` None keeps every language; `zh` means Cantonese too.  `script` is a policy of
     pipelines/language/convert.py.  `opt_out`: keep (signals are not recorded), mark, or drop where a signal is one of
-    `refused_signals`.  `clean` None leaves texts as they are.
+    `refused_signals`.  `clean` None leaves texts as they are.  A page that `blocklists` name is not looked at.
     """
 
     source: str = "crawl"
@@ -55,6 +56,7 @@ class DocumentRules:
     opt_out: str = "mark"
     refused_signals: frozenset[str] = frozenset({"noai", "tdm-reservation"})
     clean: CleanRules | None = field(default_factory=CleanRules)
+    blocklists: Blocklists | None = None
     page: PageRules = field(default_factory=PageRules)
 
     def wants(self, language: str) -> bool:
@@ -109,6 +111,8 @@ def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Cand
     refused = _refuse_record(item, host)
     if refused is not None:
         return ledger_row(item, file, refused[0], value=refused[1], detail=refused[2], **known)
+    if rules.blocklists is not None and url and (category := rules.blocklists.category(url)) is not None:
+        return ledger_row(item, file, "blocked_url", detail=category, **known)
     given = item.fields or {}
     is_http = item.http_status is not None
     content_type = (item.http_headers if is_http else item.headers).get("content-type", "")

@@ -18,6 +18,7 @@ from pipelines.crawl.sources import MemorySource
 from pipelines.datasets.books import Counters
 from pipelines.datasets.reasons import REASONS
 from pipelines.errors import ConfigError
+from pipelines.filters.blocklist import load_blocklists
 from pipelines.filters.clean import CleanRules
 from pipelines.language.convert import check_policy
 from tests.made_crawl import page
@@ -199,6 +200,19 @@ def test_texts_that_are_not_cleaned_stay_as_they_are():
     assert "li.si@example.org" in row["text"]
     (lines_only,) = documents(records, DocumentRules(clean=CleanRules(pii=())))
     assert "li.si@example.org" in lines_only["text"]
+
+
+def test_a_page_that_a_blocklist_names_is_not_looked_at(tmp_path):
+    (tmp_path / "adult").mkdir()
+    (tmp_path / "adult" / "domains").write_text("bad.example\n")
+    records = [
+        response_record("https://www.bad.example/1", html(PARAGRAPH * 9)),
+        response_record("https://mill.example/1", html(PARAGRAPH * 9)),
+    ]
+    rules = DocumentRules(blocklists=load_blocklists(tmp_path))
+    assert [row["domain"] for row in documents(records, rules)] == ["mill.example"]
+    (row,) = ledger(records, rules)
+    assert (row["reason"], row["verdict"], row["detail"]) == ("blocked_url", "rejected", "adult")
 
 
 def test_an_extractor_that_cannot_judge_a_page_says_which_bound_it_broke():
