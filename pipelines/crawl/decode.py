@@ -174,10 +174,15 @@ def _octet_table(charset: str) -> str | None:
     return "".join(bytes((octet,)).decode(charset, "ignore") or chr(octet) for octet in range(256))
 
 
+def _others(body: bytes) -> int:
+    return body.count(b"\xc2") + body.count(b"\xc5") + body.count(b"\xe2")
+
+
 def _repaired(text: str, body: bytes, how: str = "utf8") -> Decoded:
     """A page that is valid UTF-8, with a second encoding undone where there plainly was one."""
-    # Every double encoding writes U+00C2 to U+00FF, most of which begin with C3; no Chinese page has that byte.
-    if b"\xc3" in body and body.count(b"\xc3") >= 8:
+    # A second encoding writes runs of U+0080 to U+00FF: lead bytes C3 with many C2, C5 or E2 between them.  A Chinese
+    # page has no C3, a Western one few others.
+    if b"\xc3" in body and (letters := body.count(b"\xc3")) >= 8 and 4 * _others(body) >= letters:
         from pipelines.crawl.repair import encoded_once
 
         if (once := encoded_once(text)) is not None:
