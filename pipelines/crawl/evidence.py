@@ -26,7 +26,7 @@ _ANY_LANGUAGE = 2.5
 # A character of everyday Han text costs 6 to 8 on the mean, of bytes of another charset more than 8.6.
 _PLAIN_COST, _PLAIN_CHARACTERS = 7.6, 64
 _SAMPLE = 2_048  # tells double-byte charsets apart many times over
-_LONG_SAMPLE = 32_768  # siblings such as windows-1253 and ISO 8859-7 differ in one rare letter
+_LONG_SAMPLE = 8_192  # siblings such as windows-1253 and ISO 8859-7 differ in one rare letter
 _WINDOW = 1 << 14
 _WEST = "en mixed de fr es pt it nl sv da nb fi is ca gl et sq af ga id eu"
 _EAST = "pl cs sk hu ro sl hr bs sr_Latn hsb sq de"
@@ -139,7 +139,7 @@ def _single_costs(sample: bytes, declared: dict[str, float]) -> dict[str, float]
         for name, cost in zip(names, best_row, strict=True)
     }
     best = min(found, key=found.__getitem__)
-    return _with_case(found, sample, found[best] + _CLOSE) if best in _CASED else found
+    return _with_case(found, sample[:_SAMPLE], found[best] + _CLOSE) if best in _CASED else found
 
 
 def _with_case(found: dict[str, float], sample: bytes, bound: float) -> dict[str, float]:
