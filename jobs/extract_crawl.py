@@ -6,28 +6,28 @@ A crawl file is a unit: a file that is added to the crawl costs its own work and
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pyarrow as pa
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.run import run_stage
-from jobs.runtime.stage import Output, Stage, Unit, UnitResult
+from jobs.runtime.stage import Output, Stage, Unit, unit_table
+from pipelines.crawl.rows import RowColumns
+from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest
-from pipelines.datasets.schemas import DOCUMENTS, LEDGER
+from pipelines.datasets.schemas import DOCUMENTS
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
-VERSION = 1
+VERSION = 2
 SAMPLE = str(Path(__file__).resolve().parents[1] / "tests" / "sample")
-DOMAINS_PER_UNIT = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,54 +42,55 @@ class Config:
     )
     documents: str = setting("documents", "dataset to write", content=False)
     filters: str = setting("filters", "annotations to write: measures that the filter rules read", content=False)
+    unit_bytes: int = setting(64 << 20, "larger crawl files are cut into units of about so many bytes", content=False)
     source: str = setting("crawl", "name of the source, kept with each document")
     source_type: str = setting("web", "web, code, book or qa, kept with each document")
-    languages: tuple[str, ...] = setting((), "languages to keep, as lid.176 names them (zh, en); none named: all")
+    languages: tuple[str, ...] = setting(
+        (), "languages to keep, as lid.176 names them (zh, en; zh means yue too); none named: all"
+    )
+    sniff: bool = setting(True, "drop pages before extraction that are surely in no wanted language")
+    min_letters: int = setting(0, "drop pages before extraction that have fewer letters outside their tags")
+    engine: Literal["gristmill", "trafilatura"] = setting("gristmill", "what finds the main text")
+    markdown: bool = setting(False, "mark headings, lists, tables and code as Markdown does")
+    script: str = setting(
+        "keep", "Chinese script: keep, convert:hans, convert:hant (hans-cn, hant-tw, hant-hk), or route"
+    )
+    opt_out: Literal["keep", "mark", "drop"] = setting(
+        "mark", "signals against use by machines: keep (not recorded), mark (a column), drop (see refused_signals)"
+    )
+    refused_signals: tuple[str, ...] = setting(("noai", "tdm-reservation"), "signals that opt_out=drop honours")
+    blocklists: str | None = setting(
+        None, "folder of blocklists in UT1's layout, on every worker; their digest is part of the stage", content=False
+    )
+    lines: bool | None = setting(None, "take boilerplate lines out; null: where the source type is web")
+    pii: bool = setting(True, "mask personal data")
+    language_model: str | None = setting(None, "another fastText language model: its path on every worker")
+    language_model_sha256: str | None = setting(None, "and the sha256 of that file")
+    columns: dict[str, tuple[str, ...]] = setting(  # noqa: RUF009
+        factory=dict, doc="JSON lines and Parquet: names of columns by what they hold, such as {text: [body]}"
+    )
+    isolate_bytes: int | None = setting(
+        32 << 10,
+        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none",
+        content=False,
+    )
+    page_seconds: float = setting(
+        5.0, "CPU seconds of a page in that process; one that needs more gets ten times as many, once", content=False
+    )
+    page_memory_mb: int = setting(1024, "memory of a page in that process", content=False)
     max_failed_fraction: float = setting(0.5, "the job stops when more of the records cannot be read", content=False)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """List the crawl, extract what is new, commit documents and filters."""
-    from pipelines.crawl.inputs import crawl_root, list_inputs
-    from pipelines.filters.measures import MEASURE_SCHEMA
+    from pipelines.crawl.inputs import uncut_files
 
-    if not config.crawl:
-        raise ConfigError("no crawl is given", mend="--crawl 'path/*.warc.gz', or --set crawl=...")
-    pattern = SAMPLE if config.crawl == "sample" else config.crawl
-    root, below = crawl_root(pattern)
-    store = open_store(root)
-    files = list_inputs(store, below, pattern=pattern)
-    stage = Stage(
-        job="extract_crawl",
-        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts()),
-        outputs=(
-            Output(dataset=config.documents, kind="documents", schema=DOCUMENTS),
-            Output(
-                dataset=config.filters, kind="annotations", schema=pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
-            ),
-        ),
-        worker="jobs.extract_crawl:open_worker",
-        worker_config={
-            "crawl_root": store.location,
-            "documents": config.documents,
-            "filters": config.filters,
-            "source": config.source,
-            "source_type": config.source_type,
-            "languages": list(config.languages),
-        },
-        equations={
-            "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
-            "filters": Equation(total="rows", terms=("annotated", "failed")),
-        },
-        config=content_config(config),
-        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts().items()),
-        max_failed_fraction=config.max_failed_fraction,
-    )
-    units = [
-        Unit(id=row["unit"], input=row["file"], size_bytes=row["size_bytes"])
-        for row in files.select(["unit", "file", "size_bytes"]).to_pylist()
-    ]
-    made = run_stage(context, stage, units)
+    pattern, store, listed = _list(config)
+    for name in uncut_files(listed, config.unit_bytes)[:3]:
+        context.progress.say(f"{name} is larger than a unit and cannot be cut: one process will read all of it")
+    stage = make_stage(config, store.location)
+    units = crawl_units(listed)
+    made = run_stage(context, stage, units, stats={"crawl_root": store.location})
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
         told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
@@ -105,69 +106,124 @@ def run(config: Config, context: Context) -> list[Manifest]:
     return [made[config.documents], made[config.filters]]
 
 
-def _artifacts() -> dict[str, str]:
-    from pipelines.language.identify import MODEL_NAME, MODEL_SHA256
+def plan(config: Config, _context: Context, request: Request) -> Plan:
+    """CPU, wall time, documents, bytes, requests and memory, from a sample of the crawl."""
+    from jobs.extract_plan import plan_crawl
 
-    return {MODEL_NAME: MODEL_SHA256}
+    _, store, listed = _list(config)
+    return plan_crawl(listed, store, make_stage(config, store.location).worker_config, request)
 
 
-def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit], UnitResult]:
-    """Documents, measures and ledger of one crawl file."""
-    from pipelines.crawl.document import DocumentRules, outcome_of, record_key
-    from pipelines.crawl.sources import StoreSource
-    from pipelines.crawl.warc import Skipped, read_warc
-    from pipelines.filters.measures import measure
+def _list(config: Config) -> tuple[str, Store, pa.Table]:
+    """The pattern, the store at the crawl root, the units."""
+    from pipelines.crawl.inputs import crawl_root, list_inputs
 
-    crawl = open_store(worker_config["crawl_root"])
-    wanted = frozenset(worker_config["languages"]) or None
-    rules = DocumentRules(source=worker_config["source"], source_type=worker_config["source_type"], languages=wanted)
+    if not config.crawl:
+        raise ConfigError("no crawl is given", mend="--crawl 'path/*.warc.gz', or --set crawl=...")
+    pattern = SAMPLE if config.crawl == "sample" else config.crawl
+    root, below = crawl_root(pattern)
+    store = open_store(root)
+    return pattern, store, list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
 
-    def extract(unit: Unit) -> UnitResult:
-        documents: list[dict[str, Any]] = []
-        ledger: list[dict[str, Any]] = []
-        accounts: dict[str, list[bytes]] = {}
-        skipped = 0
-        for item in read_warc(StoreSource(crawl, unit.input, unit.size_bytes)):
-            if isinstance(item, Skipped):
-                skipped += 1
-                continue
-            outcome = outcome_of(item, unit.input, rules)
-            key = record_key(unit.input, item.offset, item.index)
-            accounts.setdefault("read", []).append(key)
-            if outcome.document is not None:
-                documents.append(outcome.document)
-                accounts.setdefault("kept", []).append(key)
-            else:
-                row = outcome.ledger or {}
-                ledger.append(row)
-                accounts.setdefault(f"{row['verdict']}.{row['reason']}", []).append(key)
-        table = pa.Table.from_pylist(documents, schema=DOCUMENTS)
-        measures = measure(table["text"]).add_column(0, DOCUMENTS.field("id"), table["id"])
-        result = UnitResult(
-            parts={worker_config["documents"]: table, worker_config["filters"]: measures},
-            ledger=pa.Table.from_pylist(ledger, schema=LEDGER),
-            stats={"skipped_records": skipped, **document_stats(table), "bytes_in": unit.size_bytes},
+
+def make_stage(config: Config, crawl_root: str) -> Stage:
+    """The stage, and what its workers are told."""
+    from pipelines.filters.measures import MEASURE_SCHEMA
+    from pipelines.language.convert import check_policy
+
+    check_policy(config.script)
+    if unknown := set(config.columns) - {f.name for f in fields(RowColumns)}:
+        raise ConfigError(
+            f"columns: {sorted(unknown)} is nothing that a row holds",
+            mend=f"known: {', '.join(f.name for f in fields(RowColumns))}",
         )
-        for account, keys in accounts.items():
-            result.counters.add(f"documents.{account}", keys)
-        ids = [i.encode() for i in table["id"].to_pylist()]
-        result.counters.add("filters.rows", ids)
-        result.counters.add("filters.annotated", ids)
-        return result
 
-    return extract
+    return Stage(
+        job="extract_crawl",
+        stage_id=stage_id("extract_crawl", VERSION, config, _artifacts(config)),
+        outputs=(
+            Output(dataset=config.documents, kind="documents", schema=DOCUMENTS),
+            Output(
+                dataset=config.filters, kind="annotations", schema=pa.schema([DOCUMENTS.field("id"), *MEASURE_SCHEMA])
+            ),
+        ),
+        worker="jobs.extract_worker:open_worker",
+        worker_config={
+            **content_config(config),
+            "crawl_root": crawl_root,
+            "documents": config.documents,
+            "filters": config.filters,
+            "blocklists": config.blocklists,
+            "isolate_bytes": config.isolate_bytes,
+            "page_seconds": config.page_seconds,
+            "page_memory_mb": config.page_memory_mb,
+        },
+        equations={
+            "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
+            "filters": Equation(total="rows", terms=("annotated", "failed")),
+            "characters": Equation(total="in", terms=("out", "removed")),
+        },
+        config=content_config(config),
+        artifacts=tuple({"name": name, "sha256": digest} for name, digest in _artifacts(config).items()),
+        max_failed_fraction=config.max_failed_fraction,
+    )
 
 
-def document_stats(table: pa.Table, prefix: str = "") -> dict[str, int]:
-    """Characters, and documents by language, script, charset, source and domain (the 1,000 largest of a unit)."""
-    stats = {f"{prefix}characters": sum(len(t or "") for t in table["text"].to_pylist())}
-    for column in ("language", "script", "charset", "source", "source_type"):
-        for value, n in Counter(table[column].to_pylist()).items():
-            if value is not None:
-                stats[f"{prefix}by_{column}.{value}"] = n
-    for domain, n in Counter(table["domain"].to_pylist()).most_common(DOMAINS_PER_UNIT):
-        stats[f"{prefix}by_domain.{domain or 'unknown'}"] = n
-    return stats
+def retry_stage(config: Config, dataset: Dataset, reason: str) -> Stage:
+    """The stage that tries again what `reason` cost `dataset`; its units are those that lost something to it."""
+    root = dataset.manifest.stats.get("crawl_root")
+    if config.crawl != "sample" or not root:
+        root = _root(config.crawl)
+    stage = make_stage(replace(config, documents=dataset.name), root)
+    told = {**stage.worker_config, "version": dataset.manifest.version, "reason": reason}
+    return replace(stage, worker="jobs.extract_worker:open_retry_worker", worker_config=told)
+
+
+def _root(crawl: str) -> str:
+    from pipelines.crawl.inputs import crawl_root
+
+    return open_store(crawl_root(SAMPLE if crawl == "sample" else crawl)[0]).location
+
+
+def crawl_units(listed: pa.Table) -> pa.Table:
+    """Units of the runtime for rows of INPUT_SCHEMA."""
+    from pipelines.crawl.inputs import unit_name
+
+    rows = listed.to_pylist()
+    return unit_table(
+        Unit(
+            id=row["unit"],
+            input=unit_name(row["file"], row["size_bytes"], row["start"], row["end"]),
+            size_bytes=row["end"] - row["start"],
+            spec={
+                "file": row["file"],
+                "size_bytes": row["size_bytes"],
+                "start": row["start"],
+                "end": row["end"],
+                "form": row["form"],
+                "pages": row["pages"],
+            },
+        )
+        for row in rows
+    )
+
+
+def _artifacts(config: Config) -> dict[str, str]:
+    """Digests of the models and lists that decide what comes out."""
+    from pipelines.crawl.html.model import model_sha256
+    from pipelines.filters.blocklist import load_blocklists
+    from pipelines.filters.lexicon import versions
+    from pipelines.language.identify import open_identifier
+
+    language = open_identifier(config.language_model, config.language_model_sha256)
+    found = {language.name: language.sha256}
+    if config.engine == "gristmill":
+        found["extraction_model"] = model_sha256()
+    if config.blocklists:
+        found["blocklists"] = load_blocklists(config.blocklists).digest
+    if config.lines is not False:
+        found |= {f"lines/{name}": str(version) for name, version in versions().items()}
+    return found
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Apply the annotations: the documents that stay become `corpus` and, a twentieth of them, `heldout`.
 
-Reads the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
+A rule drops or marks; what the marking rules would drop is counted in the statistics (`marked`) of both datasets. Reads
+the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
 scan of small columns and the writing of what stays. Whole dedup clusters go to `heldout`, chosen by hash, at least
 five clusters a language (half of them where there are fewer than ten); what is heldout never reaches a tokenizer
 or a model.
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from jobs.extract_crawl import document_stats
+from jobs.document_stats import document_stats
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage
@@ -33,7 +34,7 @@ from pipelines.datasets.store import Store
 from pipelines.errors import InputError
 
 ENGINE = "spark"
-VERSION = 2
+VERSION = 3
 QUALITY = "quality.fasttext"
 RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
 LEAST_CLUSTERS = 5
@@ -66,12 +67,13 @@ class _Verdicts:
     bounds: dict[str, float | None]
     min_quality: float
 
-    def judge(self, part: dict[str, pa.Table], language: pa.ChunkedArray) -> pa.Table:
+    def judge(self, part: dict[str, pa.Table]) -> pa.Table:
         """(n,) reason, value, threshold, match: of the first thing that speaks against a document; null: it stays."""
         from pipelines.filters.rules import default_rules, first_broken_rule, with_bounds
 
         rules = with_bounds(default_rules(), self.bounds)
-        found = first_broken_rule(part["filters"], language, rules)
+        documents = part["documents"]
+        found = first_broken_rule(part["filters"], documents["language"], rules, documents["source_type"])
         reason, value, threshold = (found[name].combine_chunks() for name in ("reason", "value", "threshold"))
         match = pa.nulls(len(reason), pa.string())
         if "quality" in part:
@@ -87,6 +89,15 @@ class _Verdicts:
             threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
             match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)
         return pa.table({"reason": reason, "value": value, "threshold": threshold, "match": match})
+
+    def marks(self, part: dict[str, pa.Table]) -> dict[str, np.ndarray]:
+        """(n,) bool by rule name, of the rules that mark and drop nothing."""
+        from pipelines.filters.rules import broken_rules, default_rules, with_bounds
+
+        rules, documents = with_bounds(default_rules(), self.bounds), part["documents"]
+        return broken_rules(
+            part["filters"], documents["language"], rules, documents["source_type"], action="mark"
+        )
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -205,10 +216,9 @@ def _heldout_bounds(
     if rare and fraction > 0:
         for part in parts:
             keys = {role: row["key"] for role, row in part.items()}
-            loaded = _load(store, keys, ["id", "language"])
-            language = loaded["documents"]["language"]
-            stays = pc.is_null(verdicts.judge(loaded, language)["reason"]).to_pylist()
-            for name, point, is_kept in zip(language.to_pylist(), _points(loaded), stays, strict=True):
+            loaded = _load(store, keys, ["id", "language", "source_type"])
+            stays = pc.is_null(verdicts.judge(loaded)["reason"]).to_pylist()
+            for name, point, is_kept in zip(loaded["documents"]["language"].to_pylist(), _points(loaded), stays, strict=True):
                 if is_kept and name in rare:
                     clusters[name] += 1  # of a cluster at most one document stays
                     smallest = least.setdefault(name, [])
@@ -244,7 +254,7 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     def judge(unit: Unit) -> UnitResult:
         part = _load(store, unit.spec["keys"], None)
         documents = part["documents"]
-        verdict = verdicts.judge(part, documents["language"])
+        verdict = verdicts.judge(part)
         stays = pc.is_null(verdict["reason"])
         limits = unit.spec["bounds"]
         limit = np.array([limits.get(name or "", limits[""]) for name in documents["language"].to_pylist()], np.float64)
@@ -254,6 +264,10 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
         result = UnitResult(parts=tables, ledger=_ledger(documents, verdict))
         for name, table in tables.items():
             result.stats |= document_stats(table, prefix=f"stats@{name}.")
+        for name, marked in verdicts.marks(part).items():
+            for dataset, side in ((corpus, trained), (heldout, held)):
+                if count := int(np.count_nonzero(marked & np.asarray(side))):
+                    result.stats[f"stats@{dataset}.marked.{name.removesuffix('.mark')}"] = count
         ids = np.array([i.encode() for i in documents["id"].to_pylist()], object)
         reasons = np.array(verdict["reason"].to_pylist(), object)
         result.counters.add("documents.read", ids)

@@ -19,7 +19,10 @@ from pipelines.errors import GristmillError
 
 _COMMANDS = {
     "run": "run a recipe or one job",
+    "plan": "what a job will cost, from a sample of its input",
+    "retry": "try again the records that one reason cost",
     "datasets": "look at what is stored: ls, show, sample, files, gc",
+    "preview": "what a filter's threshold would keep, before any run",
     "explain": "what happened to a URL or a document, and why",
     "config": "settings of a job, with defaults, units and origins",
     "runs": "training runs: ls, show, resume",

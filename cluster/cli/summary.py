@@ -9,7 +9,6 @@ import click
 from cluster.cli.options import clip, size, visible
 from jobs.runtime.recipe import Outcome
 from pipelines.datasets import Dataset
-from pipelines.datasets.dataset import read_parquet
 from pipelines.datasets.manifest import Manifest, latest_manifest
 from pipelines.datasets.reasons import REASONS
 from pipelines.datasets.store import Store
@@ -136,8 +135,8 @@ def _dropped_page(store: Store, made: dict[str, Manifest]) -> None:
         manifest = made.get(name) or latest_manifest(store, name)
         if manifest is None:
             continue
-        for row in Dataset(store, manifest).parts("ledger").to_pylist():
-            ledger = read_parquet(store.get(row["key"])).to_pylist()
+        for table in Dataset(store, manifest).ledger():
+            ledger = [row for row in table.to_pylist() if row["verdict"] != "changed"]
             if ledger:
                 page = ledger[len(ledger) // 2]
                 click.echo("\na page that was dropped, and why:")

@@ -19,7 +19,7 @@ from jobs.runtime.stage import Stage, Unit, UnitResult
 from pipelines.datasets.books import check_books
 from pipelines.datasets.content import format_sum
 from pipelines.datasets.manifest import PART_LIST
-from pipelines.datasets.parts import EncodedObject, encode_file, encode_table
+from pipelines.datasets.parts import EncodedObject, PartWriter, encode_file, encode_table
 from pipelines.datasets.schemas import LEDGER
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import IntegrityError, MissingObjectError, StoreError
@@ -90,17 +90,29 @@ def _encode(
     if schema is not None:
         if dataset not in result.parts:
             raise ValueError(f"{stage.worker} made no part of {dataset} for unit {unit.input}")
-        encoded.append(encode_table(dataset, unit.id, "part", result.parts[dataset], schema))
+        encoded.append(_part(dataset, unit, "part", result.parts[dataset], schema))
     encoded += [
         encode_file(dataset, unit.id, f.role, f.suffix, f.body, f.rows, cell=f.cell, tokens=f.tokens)
         for f in result.files
         if f.dataset == dataset
     ]
-    if dataset == stage.home and result.ledger is not None and result.ledger.num_rows:
-        encoded.append(encode_table(dataset, unit.id, "ledger", result.ledger, LEDGER))
+    if dataset == stage.home and result.ledger is not None and _rows(result.ledger):
+        encoded.append(_part(dataset, unit, result.ledger_role, result.ledger, LEDGER))
     if not encoded:  # a unit that made nothing of this dataset is still a finished unit
         encoded.append(_nothing(dataset, unit))
     return encoded
+
+
+def _rows(made: pa.Table | PartWriter) -> int:
+    return made.rows if isinstance(made, PartWriter) else made.num_rows
+
+
+def _part(dataset: str, unit: Unit, role: str, made: pa.Table | PartWriter, schema: pa.Schema) -> EncodedObject:
+    if isinstance(made, PartWriter):
+        if not made.schema.equals(schema):
+            raise ValueError(f"the {role} of {dataset} was written with another schema than the stage's")
+        return made.finish(dataset, unit.id, role)
+    return encode_table(dataset, unit.id, role, made, schema)
 
 
 def _nothing(dataset: str, unit: Unit) -> EncodedObject:

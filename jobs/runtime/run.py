@@ -172,7 +172,7 @@ def _commit_all(
             pc.is_in(done["unit"], wanted),
             pc.invert(pc.is_in(done["unit"], old["unit"].combine_chunks())),
         )
-        _check_present(context, fresh)
+        check_present(context, fresh)
         above = [*parents, *([Parent(manifest=manifests[stage.home], role="home")] if manifests else [])]
         if output.dataset == stage.home:
             totals = total_counters(
@@ -192,7 +192,7 @@ def _where(rows: pa.Table, *conditions: pa.ChunkedArray) -> pa.Table:
     return rows if pc.all(mask).as_py() else rows.filter(mask)
 
 
-def _check_present(context: Context, rows: pa.Table) -> None:
+def check_present(context: Context, rows: pa.Table) -> None:
     """Every object about to be named is there, with its size (P2): a HEAD each for a few, listings for many."""
     named = rows.filter(pc.not_equal(rows["role"], "none")).select(["key", "bytes"])
     if named.num_rows <= 500:
@@ -247,27 +247,10 @@ def _commit(
         manifest = Manifest(
             name=output.dataset,
             version=version,
-            kind=output.kind,
-            parents=[p.manifest.pin(p.role) for p in parents],
-            job={
-                "name": stage.job,
-                "stage_id": stage.stage_id,
-                "fingerprint": mark,
-                "config": stage.config,
-                "producers": [context.producer()],
-            },
-            books=books_value(totals, stage.equations),
             part_list=part_list,
             head=head,
-            schema=[
-                {"name": f.name, "type": str(f.type), "doc": (f.metadata or {}).get(b"doc", b"").decode()}
-                for f in output.schema or ()
-            ],
-            stats={**_stats(stage, output, totals), "ledger_sum": _sum_of(rows, ("ledger",)), **output.stats, **stats},
-            artifacts=list(stage.artifacts),
-            content_sum=_sum_of(rows, CONTENT_ROLES),
-            created_at=context.now(),
             extends=extends,
+            **describe(context, stage, output, parents, rows, totals, stats, mark),
         )
         if (stored := commit_manifest(context.store, manifest, context.writer)) is not None:
             context.committed.append(stored)
@@ -278,6 +261,44 @@ def _commit(
     raise ConflictError(
         f"{output.dataset}: lost the race for the next version five times", mend="run the same command again"
     )
+
+
+def describe(
+    context: Context,
+    stage: Stage,
+    output: Output,
+    parents: Sequence[Parent],
+    rows: pa.Table,
+    totals: dict[str, tuple[int, int]],
+    stats: dict[str, Any],
+    mark: str,
+) -> dict[str, Any]:
+    """What a manifest tells beside its number and its part list; `mark` is its fingerprint."""
+    return {
+        "kind": output.kind,
+        "parents": [p.manifest.pin(p.role) for p in parents],
+        "job": {
+            "name": stage.job,
+            "stage_id": stage.stage_id,
+            "fingerprint": mark,
+            "config": stage.config,
+            "producers": [context.producer()],
+        },
+        "books": books_value(totals, stage.equations),
+        "schema": [
+            {"name": f.name, "type": str(f.type), "doc": (f.metadata or {}).get(b"doc", b"").decode()}
+            for f in output.schema or ()
+        ],
+        "stats": {
+            **_stats(stage, output, totals),
+            "ledger_sum": _sum_of(rows, ("ledger", "retried")),
+            **output.stats,
+            **stats,
+        },
+        "artifacts": list(stage.artifacts),
+        "content_sum": _sum_of(rows, CONTENT_ROLES),
+        "created_at": context.now(),
+    }
 
 
 def _extends(store: Store, base: Manifest | None, old: pa.Table) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipelines.datasets.books import Counters, Equation
 from pipelines.datasets.manifest import Manifest
+from pipelines.datasets.parts import PartWriter
 
 UNITS = pa.schema(
     [
@@ -53,11 +54,15 @@ class FileOut:
 
 @dataclass(slots=True, kw_only=True)
 class UnitResult:
-    """All that a unit made. A dataset with a schema gets exactly one part, which may have no rows."""
+    """All that a unit made. A dataset with a schema gets exactly one part, which may have no rows.
 
-    parts: dict[str, pa.Table] = field(default_factory=dict)
+    A part or the ledger may also come as a PartWriter, to which the worker wrote batch by batch.
+    """
+
+    parts: dict[str, pa.Table | PartWriter] = field(default_factory=dict)
     files: list[FileOut] = field(default_factory=list)
-    ledger: pa.Table | None = None
+    ledger: pa.Table | PartWriter | None = None
+    ledger_role: str = "ledger"  # `retried`: its rows supersede earlier ones of the same records
     counters: Counters = field(default_factory=Counters)
     stats: dict[str, int] = field(default_factory=dict)
 

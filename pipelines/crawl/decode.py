@@ -54,7 +54,10 @@ def decode(body: bytes, content_type: str | None = None) -> Decoded:
         return _ascii(body, content_type)
     try:
         text = body.decode("utf-8")
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data" and not body[: error.start].isascii():
+            # A page cut inside its last character is UTF-8 up to there.
+            return Decoded(text=body[: error.start].decode("utf-8") + "\ufffd", charset="utf-8", how="utf8", broken=1)
         return _by_evidence(body, content_type)
     if b"\0" in body[:64] and (wide := _utf16_of(body)) is not None:
         return _read(body, wide, "detected")
@@ -171,10 +174,15 @@ def _octet_table(charset: str) -> str | None:
     return "".join(bytes((octet,)).decode(charset, "ignore") or chr(octet) for octet in range(256))
 
 
+def _others(body: bytes) -> int:
+    return body.count(b"\xc2") + body.count(b"\xc5") + body.count(b"\xe2")
+
+
 def _repaired(text: str, body: bytes, how: str = "utf8") -> Decoded:
     """A page that is valid UTF-8, with a second encoding undone where there plainly was one."""
-    # Every double encoding writes U+00C2 to U+00FF, most of which begin with C3; no Chinese page has that byte.
-    if b"\xc3" in body and body.count(b"\xc3") >= 8:
+    # A second encoding writes runs of U+0080 to U+00FF: lead bytes C3 with many C2, C5 or E2 between them.  A Chinese
+    # page has no C3, a Western one few others.
+    if b"\xc3" in body and (letters := body.count(b"\xc3")) >= 8 and 4 * _others(body) >= letters:
         from pipelines.crawl.repair import encoded_once
 
         if (once := encoded_once(text)) is not None:

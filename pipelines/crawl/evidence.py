@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import unicodedata
 from importlib.resources import files
 
 import numpy as np
@@ -58,7 +59,7 @@ _CANTONESE = "嘅咗喺冇唔係乜哋佢嚟嗰啲噉咁睇攞嘢咩啦喎嘞"
 # Share of letters outside ASCII with such a letter, an ASCII letter, or neither to their left.
 _LEFT = {True: (0.05, 0.65, 0.30), False: (0.78, 0.02, 0.20)}  # by whether the script is Latin
 _ALONE_LETTER, _JOINED_MARK = 3.0, 1.0  # a letter with no letter beside it, a mark with one
-_CAPITALS = 8.0  # a page all in capitals
+_CAPITALS = 4.0  # a page all in capitals
 _NBSP = 0xA0
 _WITHIN_WORDS = "’\xad"
 _CASED = frozenset({"cp1251", "koi8-r", "koi8-u", "cp866", "iso8859-5", "mac-cyrillic", "cp1253", "iso8859-7"})
@@ -177,6 +178,10 @@ def _letters() -> dict[str, dict[str, float]]:
         if not line.startswith("#"):
             language, cost, chars = line.split(" ")
             found.setdefault(language, {}).update(dict.fromkeys(chars, int(cost) / 4))
+    # The charsets of Romanian have the letters with cedillas only, as pages wrote them.
+    found["ro"] |= {
+        cedilla: found["ro"][comma] for comma, cedilla in zip("șțȘȚ", "şţŞŢ", strict=True) if comma in found["ro"]
+    }
     return found
 
 
@@ -261,7 +266,7 @@ def _single_tables() -> tuple[list[str], np.ndarray, np.ndarray]:
         for language in languages.split():
             letters = _mixed(languages) if language == "mixed" else _letters().get(language, {})
             for capitals in (False, True) if charset not in _LATIN and _has_capitals(letters) else (False,):
-                used = {char.swapcase(): cost for char, cost in letters.items()} if capitals else letters
+                used = _in_capitals(letters) if capitals else letters
                 costs = [_narrow_cost(char, used, marks, charset in _LATIN) for char in chars]
                 # A language without letters of its own outside ASCII has marks there and nothing else.
                 cheaper = 0.0 if letters else 2.5
@@ -269,6 +274,16 @@ def _single_tables() -> tuple[list[str], np.ndarray, np.ndarray]:
                 beside = [cost + _joined(char) - (0.0 if char.isalpha() else cheaper) for char, cost in costs]
                 rows.append([*alone, *beside, _CAPITALS if capitals else 0.0])
     return list(_SINGLE), np.array(rows, np.float32), np.array(starts)
+
+
+def _in_capitals(letters: dict[str, float]) -> dict[str, float]:
+    """A text all in capitals, where Greek loses its accents; what small letters remain cost what capitals did."""
+    shares: dict[str, float] = {}
+    for char, cost in letters.items():
+        plain = unicodedata.normalize("NFD", char)[0] if "Ͱ" <= char <= "Ͽ" else char
+        turned = plain.swapcase().replace("ς", "σ")
+        shares[turned] = shares.get(turned, 0.0) + math.exp(-cost)
+    return {char: -math.log(share) for char, share in shares.items()}
 
 
 def _mixed(languages: str) -> dict[str, float]:
@@ -292,7 +307,7 @@ def _narrow_cost(char: str, letters: dict[str, float], marks: dict[str, float], 
     other = char.swapcase()
     if len(other) == 1 and (char in letters or other in letters):
         # The other case of a letter that the text holds, which the counted messages may not.
-        return char, min(letters.get(char, 99.0), letters.get(other, 99.0) + 3.0) + 0.1
+        return char, min(letters.get(char, 99.0), letters.get(other, 99.0) + 2.0) + 0.1
     if char in letters:
         return char, letters[char] + 0.1
     if char in marks:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_first_block, zstd_frame
 from pipelines.crawl.sources import Source
 
 BLOCK_BYTES = 1 << 16
+WHOLE_BYTES = 2 << 20  # what a member may inflate to and still be held at once
+_FIRST_READ = 12 << 10  # most members of a web crawl are smaller
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # after one byte 50 to 5f; zstd's frames of other use, RFC 8878 section 3.1.2
 _DICTIONARY = b"\x5d\x2a\x4d\x18"
@@ -36,35 +39,84 @@ class BrokenError(Exception):
         return self.args[1]
 
 
+class Pieces(Protocol):
+    """What one member inflates to, piece by piece."""
+
+    end: int | None  # the offset after the member, known once it ended well
+
+    def more(self) -> bytes:
+        """The next piece; empty after the last; `BrokenError` where the member is not whole."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How records are packed: `magic` begins each member, `inflater` opens one."""
+    """How records are packed: `magic` begins each member, `open` opens one, `probe` gives its first bytes.
+
+    `whole` gives (content, offset after it) of a member that is sound and small, None for any other.  `block_bytes`
+    is the longest run in which a member can show bytes of its content as they are.  `padded`: there may be frames
+    that hold no content.
+    """
 
     magic: bytes
-    inflater: Callable[[], Any]
-    faults: tuple[type[Exception], ...]
+    open: Callable[[Source, int], Pieces]
+    probe: Callable[[Source, int, int], bytes]
+    whole: Callable[[Source, int], tuple[bytes, int] | None]
+    block_bytes: int
+    padded: bool = False
 
     def padding_end(self, source: Source, at: int) -> int | None:
         """Where a frame that holds no content ends, or None where there is none at `at`."""
+        if not self.padded:
+            return None
         head = source.read(at, 8)
-        if self.magic != ZSTD_MAGIC or len(head) < 8 or head[1:4] != ZSTD_SKIPPABLE or not 0x50 <= head[0] <= 0x5F:
+        if len(head) < 8 or head[1:4] != ZSTD_SKIPPABLE or not 0x50 <= head[0] <= 0x5F:
             return None
         return min(at + 8 + int.from_bytes(head[4:8], "little"), source.size_bytes)
 
-    def probe(self, source: Source, at: int) -> bytes:
-        """The first bytes that the member at `at` inflates to; empty where it is none."""
-        packed = source.read(at, _PROBE_BYTES)
-        inflater, out = self.inflater(), b""
-        try:
-            while packed and len(out) < 16 and not inflater.eof:
-                out += inflater.decompress(packed, _PROBE_BYTES)
+
+def _probe_gzip(source: Source, at: int, size: int) -> bytes:
+    """The first bytes, about `size`, that the member at `at` inflates to; empty where it is none."""
+    try:
+        return zlib.decompressobj(31).decompress(source.read(at, _PROBE_BYTES), size)
+    except zlib.error:
+        return b""
+
+
+def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
+    packed = source.read(at, _FIRST_READ)
+    inflater = zlib.decompressobj(31)
+    after = at + len(packed)
+    try:
+        out = inflater.decompress(packed, WHOLE_BYTES)
+        if not inflater.eof:
+            pieces, size = [out], len(out)
+            while not inflater.eof:
                 packed = inflater.unconsumed_tail
-        except self.faults:
-            return b""
-        return out
+                if not packed:
+                    packed = source.read(after, BLOCK_BYTES)
+                    after += len(packed)
+                if not packed or size >= WHOLE_BYTES:
+                    return None
+                pieces.append(inflater.decompress(packed, WHOLE_BYTES))
+                size += len(pieces[-1])
+            out = b"".join(pieces)
+    except zlib.error:
+        return None
+    return out, after - len(inflater.unused_data)
 
 
-GZIP = Packing(b"\x1f\x8b\x08", lambda: zlib.decompressobj(31), (zlib.error,))
+def _gzip_inflater() -> Any:
+    return zlib.decompressobj(31)
+
+
+GZIP = Packing(
+    magic=b"\x1f\x8b\x08",
+    open=lambda source, at: Member(source, at, _gzip_inflater(), (zlib.error,)),
+    probe=_probe_gzip,
+    whole=_whole_gzip,
+    block_bytes=65_535,
+)
 
 
 def zstd_packing(source: Source) -> Packing:
@@ -83,9 +135,41 @@ def zstd_packing(source: Source) -> Packing:
                 with zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES).stream_reader(body) as reader:
                     body = reader.read(_MAX_DICTIONARY_BYTES)
             dictionary = zstandard.ZstdCompressionDict(body)
+            zstandard.ZstdDecompressor(dict_data=dictionary)  # reads it
         except zstandard.ZstdError as error:
             raise BrokenError("not_a_warc", f"the zstd dictionary cannot be read: {error}") from None
-    return Packing(ZSTD_MAGIC, lambda: _ZstdInflater(dictionary), (zstandard.ZstdError,))
+    known = {} if dictionary is None else {"dict_data": dictionary}
+    inflater = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES, **known)
+
+    def probe(source: Source, at: int, size: int) -> bytes:
+        end = zstd_first_block(source, at)  # zstd gives nothing of a block before its end
+        try:
+            return b"" if end is None else inflater.decompressobj().decompress(source.read(at, end - at))[:size]
+        except zstandard.ZstdError:
+            return b""
+
+    def whole(source: Source, at: int) -> tuple[bytes, int] | None:
+        frame = zstd_frame(source, at, WHOLE_BYTES)
+        if frame is None:
+            return None
+        end, most = frame
+        try:
+            # The context is read piece by piece: the one-call way trusts a content size that the frame claims.
+            stream = inflater.decompressobj()
+            out = stream.decompress(source.read(at, end - at))
+        except zstandard.ZstdError:
+            return None
+        return (out, end) if stream.eof and len(out) <= most else None
+
+    faults = (zstandard.ZstdError,)
+    return Packing(
+        magic=ZSTD_MAGIC,
+        open=lambda source, at: Member(source, at, _ZstdInflater(dictionary), faults),
+        probe=probe,
+        whole=whole,
+        block_bytes=ZSTD_BLOCK_BYTES,
+        padded=True,
+    )
 
 
 class _ZstdInflater:
@@ -115,14 +199,14 @@ class _ZstdInflater:
 class Member:
     """What one gzip member or zstd frame inflates to, piece by piece."""
 
-    def __init__(self, source: Source, offset: int, packing: Packing) -> None:
-        """Begin at `offset`, where a member starts."""
+    def __init__(self, source: Source, offset: int, inflater: Any, faults: tuple[type[Exception], ...]) -> None:
+        """Begin at `offset`, where a member starts; `inflater` is new and has zlib's interface."""
         self._source = source
         self._at = offset
-        self._packing = packing
-        self._inflater = packing.inflater()
+        self._inflater = inflater
+        self._faults = faults
         self._input = b""
-        self.end: int | None = None  # the offset after the member, known once it ended well
+        self.end: int | None = None
 
     def more(self) -> bytes:
         """The next piece; empty after the last; `BrokenError` where the member is not whole."""
@@ -134,7 +218,7 @@ class Member:
                     raise BrokenError("truncated_record", "the file ends inside a compressed member")
             try:
                 piece = self._inflater.decompress(self._input, BLOCK_BYTES)
-            except self._packing.faults as error:
+            except self._faults as error:
                 raise BrokenError("corrupt_member", str(error)) from None
             self._input = self._inflater.unconsumed_tail
             if self._inflater.eof:
@@ -162,7 +246,7 @@ class Plain:
 class Reader:
     """A forward reader over pieces, with look-ahead; `taken` counts the bytes handed out."""
 
-    def __init__(self, pieces: Member | Plain) -> None:
+    def __init__(self, pieces: Pieces | Plain) -> None:
         self._pieces = pieces
         self._buffer = bytearray()
         self._dry = False
@@ -196,14 +280,35 @@ class Reader:
         while True:
             size = min(size + BLOCK_BYTES, limit)
             window = self.peek(size)
-            end = _head_end(window)
+            end = head_end(window)
             if end is not None:
                 return self.take(end)
             if size >= limit or len(window) < size:
                 return None
 
 
-def _head_end(window: bytes) -> int | None:
-    """Where the first empty line ends (CRLF or LF), or None."""
-    ends = [at + len(mark) for mark in (b"\r\n\r\n", b"\n\n", b"\n\r\n") if (at := window.find(mark)) >= 0]
-    return min(ends) if ends else None
+def head_end(window: bytes, start: int = 0, stop: int | None = None) -> int | None:
+    """Where the first empty line after `start` ends (CRLF or LF), or None where none ends before `stop`."""
+    stop = len(window) if stop is None else stop
+    mixed = window.find(b"\n\r\n", start, stop)  # of CRLF CRLF too
+    bare = window.find(b"\n\n", start, stop if mixed < 0 else mixed + 2)
+    if bare >= 0:
+        return bare + 2
+    return mixed + 3 if mixed >= 0 else None
+
+
+def first_member_is_long(source: Source, limit: int = 1 << 20) -> bool:
+    """Whether the file's first gzip member does not end within `limit` bytes: plain `gzip` of a whole archive makes
+    one member, and no reader can begin inside it.  (Archives begin with a small record about themselves.)
+    """
+    if not source.read(0, 3).startswith(GZIP.magic):
+        return False
+    inflater, at = _gzip_inflater(), 0
+    while at < min(limit, source.size_bytes) and not inflater.eof:
+        packed = inflater.unconsumed_tail or source.read(at, BLOCK_BYTES)
+        at += 0 if inflater.unconsumed_tail else len(packed)
+        try:
+            inflater.decompress(packed, BLOCK_BYTES)
+        except zlib.error:
+            return False
+    return not inflater.eof and at < source.size_bytes

@@ -13,7 +13,7 @@ _SPECIALS = bytes(octet for octet in range(0x80, 0xA0) if octet not in (0x81, 0x
 _RUN = re.compile(f"[\x80-\xff{_SPECIALS}]+")
 # Marks stand alone on sound pages in every language; they say nothing either way.
 _ALONE = frozenset("\xa0«»–’“”©—…·•„°‘®€§£™×‹›´")
-_LOOKED_AT = 1 << 16
+_LOOKED_AT = 1 << 14
 _MIN_CHARACTERS = 24
 _MIN_RUNS = 4
 _MIN_SHARE = 0.95

@@ -14,6 +14,7 @@ from pipelines.crawl.evidence import characters_cost
 
 _REACH = 768  # bytes of a run looked at on each side of an error
 _BUDGET = 12_288  # bytes of runs of one page; about 20 ms at worst
+_MAX_RUNS = 256  # each begins a decoder anew on the rest of the page
 _BROKEN = 9.0  # nats: in a run that is known to be broken
 _ASCII = 3.2
 # Charset -> what reads the page where the first codec fails: ① and its like in EUC pages are row 13.
@@ -30,7 +31,7 @@ def read_broken(body: bytes, charset: str) -> str:
     decode = codecs.getdecoder(charset)
     view = memoryview(body)
     pieces: list[str] = []
-    at, budget = 0, _BUDGET
+    at, budget, runs = 0, _BUDGET, 0
     while at < len(body):
         try:
             pieces.append(decode(view[at:], "strict")[0])
@@ -38,7 +39,9 @@ def read_broken(body: bytes, charset: str) -> str:
         except UnicodeDecodeError as error:
             wrong = at + error.start
         start, end = _run(body, at, wrong)
-        if (budget := budget - (end - start)) < 0:
+        budget -= end - start
+        runs += 1
+        if budget < 0 or runs > _MAX_RUNS:
             pieces.append(decode(view[at:], "replace")[0])
             break
         pieces.append(decode(view[at:start], "replace")[0])

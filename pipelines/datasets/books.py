@@ -39,6 +39,10 @@ class Counters:
         listed = list(keys)
         self._add(name, len(listed), key_sum(listed))
 
+    def add_sum(self, name: str, n: int, total: int) -> None:
+        """Count records of whose keys the sum of hashes is known already."""
+        self._add(name, n, total)
+
     def add_count(self, name: str, n: int) -> None:
         """Count without keys: characters, tokens, documents by language."""
         self._add(name, int(n), 0)
@@ -104,7 +108,7 @@ def books_value(counters: Mapping[str, tuple[int, int]], equations: Mapping[str,
             nested = {
                 k.removeprefix(f"{name}.{account}."): v[0]
                 for k, v in counters.items()
-                if k.startswith(f"{name}.{account}.")
+                if k.startswith(f"{name}.{account}.") and v[0]  # what a retry settled is back at nought
             }
             book[account] = dict(sorted(nested.items())) if nested else n
         book["set_sum"] = f"{_account(counters, name, equation.total)[1]:032x}"

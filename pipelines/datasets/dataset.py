@@ -101,12 +101,31 @@ class Dataset:
         found = open_dataset(self.store, family, version)
         return pa.concat_tables([found.read_part(theirs["key"]) for _, theirs in aligned_parts(self, found)])
 
+    def ledger(self, unit: str | None = None) -> Iterator[pa.Table]:
+        """The ledger's rows, unit by unit (or of one), each record's last verdict.
+
+        `retried` objects hold records that were tried again: their rows supersede earlier ones of the same file,
+        offset, length and id, and a verdict `kept` means that the record is a document now and no row is left.
+        """
+        roles = pc.is_in(self.part_list["role"], pa.array(["ledger", "retried"]))
+        rows = self.part_list.filter(roles)
+        if unit is not None:
+            rows = rows.filter(pc.equal(rows["unit"], unit))
+        again = set(rows.filter(pc.equal(rows["role"], "retried"))["unit"].to_pylist())
+        for row in rows.select(["unit", "key", "role"]).to_pylist():
+            if row["unit"] not in again:
+                yield self.read_part(row["key"])
+        for name in sorted(again):
+            objects = rows.filter(pc.equal(rows["unit"], name)).select(["key", "generation", "role"]).to_pylist()
+            objects.sort(key=lambda o: (o["role"] == "retried", o["generation"], o["key"]))
+            yield _last_verdicts(pa.concat_tables([self.read_part(o["key"]) for o in objects]))
+
     def explain(self, url_or_id: str) -> list[dict[str, Any]]:
         """Rows of this dataset and of its ledger about a URL or an id; a scan, meant for small datasets."""
         found: list[dict[str, Any]] = []
-        for role in ("part", "ledger"):
-            for row in self.parts(role).to_pylist():
-                table = read_parquet(self.store.get(row["key"]))
+        parts = (self.read_part(key) for key in self.parts()["key"].to_pylist())
+        for role, tables in (("part", parts), ("ledger", self.ledger())):
+            for table in tables:
                 match = None
                 for column in ("id", "url"):
                     if column in table.schema.names:
@@ -115,6 +134,20 @@ class Dataset:
                 if match is not None:
                     found += [{"dataset": self.name, "role": role, **r} for r in table.filter(match).to_pylist()]
         return found
+
+
+def _last_verdicts(rows: pa.Table) -> pa.Table:
+    """Rows in order of their versions -> those that stand.  `changed` rows tell of kept documents and always stand."""
+    place = rows.select(["file", "offset", "length", "id", "verdict"]).to_pylist()
+    last: dict[tuple[Any, ...], int] = {}
+    stand = []
+    for n, row in enumerate(place):
+        if row["verdict"] == "changed":
+            stand.append(n)
+        else:
+            last[row["file"], row["offset"], row["length"], row["id"]] = n
+    stand += [n for n in last.values() if place[n]["verdict"] != "kept"]
+    return rows.take(sorted(stand))
 
 
 def aligned_parts(documents: Dataset, annotations: Dataset) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -29,7 +29,7 @@ COUNTERS = pa.list_(
 
 PART_LIST = pa.schema(
     [
-        pa.field("role", pa.string(), metadata={"doc": "part, ledger, shard, idx, docs, crc, file"}),
+        pa.field("role", pa.string(), metadata={"doc": "part, ledger, retried, shard, idx, docs, crc, file"}),
         pa.field("key", pa.string(), metadata={"doc": "object key, relative to the root"}),
         pa.field("stage_id", pa.string(), metadata={"doc": "stage that made it"}),
         pa.field("unit", pa.string(), metadata={"doc": "32 hex: the piece of input it was made of"}),

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.datasets.content import bytes_content_sum, rows_sum, table_content_sum
+from pipelines.datasets.content import OrderedIds, add_sums, bytes_content_sum, table_content_sum
 from pipelines.datasets.names import home
 from pipelines.errors import IntegrityError
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-_FOLDERS = {"part": "parts", "ledger": "ledger", "file": "files"}
+_FOLDERS = {"part": "parts", "ledger": "ledger", "retried": "ledger", "file": "files"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,19 +37,61 @@ class EncodedObject:
     tokens: int | None = None
 
 
+class PartWriter:
+    """A part or a ledger object that is written table by table, so that only compressed rows are held.
+
+    Row groups hold whole tables, up to about 16 MiB together.  With a schema, missing columns become nulls and the
+    rest is cast to it.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Nothing is written yet."""
+        self.schema = schema
+        self.rows = 0
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", write_page_checksum=True, store_schema=True
+        )
+        self._held: list[pa.Table] = []
+        self._held_bytes = 0
+        self._sums: list[str] = []
+        self._ids = OrderedIds()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        if not table.num_rows:
+            return
+        table = conform(table, self.schema)
+        self.rows += table.num_rows
+        self._sums.append(table_content_sum(table))
+        if "id" in self.schema.names:
+            self._ids.add(table["id"].to_pylist())
+        if self._held and self._held_bytes + table.nbytes > ROW_GROUP_BYTES:
+            self._flush()
+        self._held.append(table)
+        self._held_bytes += table.nbytes
+
+    def finish(self, dataset: str, unit: str, role: str) -> EncodedObject:
+        """The object, named by its bytes."""
+        self._flush()
+        self._writer.close()
+        body = self._sink.getvalue().to_pybytes()
+        ids = self._ids.hexdigest() if "id" in self.schema.names and role == "part" else None
+        return _named(dataset, unit, role, ".parquet", body, self.rows, add_sums(self._sums), ids)
+
+    def _flush(self) -> None:
+        if self._held:
+            table = pa.concat_tables(self._held)
+            per_row = max(1, table.nbytes // table.num_rows)
+            self._writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
+        self._held, self._held_bytes = [], 0
+
+
 def encode_table(dataset: str, unit: str, role: str, table: pa.Table, schema: pa.Schema | None = None) -> EncodedObject:
-    """A part or a ledger object. With a schema, missing columns become nulls and the rest is cast to it."""
-    if schema is not None:
-        table = conform(table, schema)
-    sink = pa.BufferOutputStream()
-    per_row = max(1, table.nbytes // max(1, table.num_rows))
-    with pq.ParquetWriter(
-        sink, table.schema, compression="zstd", write_page_checksum=True, store_schema=True
-    ) as writer:
-        writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
-    ids = rows_sum(table["id"].to_pylist()) if "id" in table.schema.names and role == "part" else None
-    body = sink.getvalue().to_pybytes()
-    return _named(dataset, unit, role, ".parquet", body, table.num_rows, table_content_sum(table), ids)
+    """A part or a ledger object of one table."""
+    writer = PartWriter(schema if schema is not None else table.schema)
+    writer.write(table)
+    return writer.finish(dataset, unit, role)
 
 
 def encode_file(

@@ -34,6 +34,10 @@ DOCUMENTS = pa.schema(
         _field("offset", _I, "byte offset of the record in the file"),
         _field("length", _I, "bytes of the record in the file"),
         _field("extractor", _S, "engine and version that made the text"),
+        _field("opt_out", _S, "signals against use by machines: noai, tdm-reservation, ..., joined by commas"),
+        _field("license", _S, "licence that the page declares: SPDX name, else its URL"),
+        _field("original_text", _S, "text before its script was converted; null where nothing was"),
+        _field("route", _S, "name to route by: zh-hans, zh-hant, zh-mixed, yue, en; null unless the job routes"),
     ]
 )
 

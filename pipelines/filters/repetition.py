@@ -1,86 +1,151 @@
 """Repetition within a text: duplicate lines and paragraphs, frequent and repeated n-grams (Gopher, table A1).
 
-n counts words; in a script without spaces a word is taken as two characters, so the published bounds keep
-their meaning.  N-grams are numbered exactly (no hashes): gram(a+b) is the pair of gram(a) and gram(b).
+Counted as the published thresholds were: a frequent n-gram weighs its length (with the spaces between its words)
+times its count; repeated n-grams are those seen earlier in a scan that steps over each repeat. In a script without
+spaces words are taken as runs of characters of the sizes below, set so that the numbers agree with those on segmented
+words. N-grams are told apart by a 64-bit hash. A table of open addressing is used again for every text; since an
+n-gram can repeat only where its first and last (n-1)-grams repeat, longer sizes look at few places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+from numba import njit
+
+from pipelines.filters.facts import FACT
+from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
+
+SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # words
+SPACED = np.array(SIZES, np.int64)
+UNSPACED = np.array((3, 5, 6, 8, 10, 11, 13, 15, 16), np.int64)  # characters and marks for as many words
+DISTINCT_OF = 400  # the first words of a text, of which the distinct ones are counted
+_BASE = np.uint64(0xD6E8FEB86659FD93)
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+_SHIFT = np.uint64(20)
+_TOP, _REPEATED = FACT["top_2"], FACT["repeated_5"]
+_LINES, _LINE_CHARS = FACT["duplicate_lines"], FACT["duplicate_line_characters"]
+_PARAGRAPHS, _DUP_PARAGRAPHS = FACT["paragraphs"], FACT["duplicate_paragraphs"]
+_DUP_PARAGRAPH_CHARS, _PARAGRAPH_CHARS = FACT["duplicate_paragraph_characters"], FACT["paragraph_characters"]
+_DISTINCT, _DISTINCT_OF = FACT["distinct_words"], FACT["distinct_of"]
 
 
-def duplicate_fraction(pieces: Sequence[str]) -> float:
-    """Pieces equal to an earlier piece, over pieces; 0.0 for none."""
-    return (len(pieces) - len(set(pieces))) / len(pieces) if pieces else 0.0
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def find_slot(key, mask, stamp, keys, stamps, counts):
+    """The slot of a key, taken with count 0 if the key is new to this stamp."""
+    slot = np.int64((key * _HASH) >> _SHIFT) & mask
+    while stamps[slot] == stamp and keys[slot] != key:
+        slot = (slot + 1) & mask
+    if stamps[slot] != stamp:
+        stamps[slot] = stamp
+        keys[slot] = key
+        counts[slot] = 0
+    return slot
 
 
-def duplicate_characters(pieces: Sequence[str]) -> float:
-    """Characters in pieces equal to an earlier piece, over characters; 0.0 for none."""
-    whole = sum(map(len, pieces))
-    return (whole - sum(map(len, set(pieces)))) / whole if whole else 0.0
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stamp, keys, stamps, counts, fact):
+    """Duplicate lines and paragraphs, distinct words. Uses three stamps, one after the other; returns the next one."""
+    mask = np.int64(keys.shape[0] - 1)
+    for line in range(line_count):
+        if lines[line, L_PARAGRAPH] >= 0:
+            slot = find_slot(line_hashes[line], mask, stamp, keys, stamps, counts)
+            if counts[slot]:
+                fact[_LINES] += 1
+                fact[_LINE_CHARS] += lines[line, L_TO] - lines[line, L_FROM]
+            counts[slot] = 1
+    paragraph, h, size, last = -1, np.uint64(0), 0, np.int64(-1)
+    for line in range(line_count + 1):
+        here = lines[line, L_PARAGRAPH] if line < line_count else np.int64(-2)
+        if here == -1:
+            continue
+        if here != last and last >= 0:
+            slot = find_slot(h, mask, stamp + 1, keys, stamps, counts)
+            fact[_PARAGRAPHS] += 1
+            fact[_PARAGRAPH_CHARS] += size
+            if counts[slot]:
+                fact[_DUP_PARAGRAPHS] += 1
+                fact[_DUP_PARAGRAPH_CHARS] += size
+            counts[slot] = 1
+            h, size = np.uint64(0), 0
+        if line == line_count:
+            break
+        last = here
+        h = h * _BASE + line_hashes[line]
+        size += lines[line, L_TO] - lines[line, L_FROM]
+    of = 0
+    for unit in range(unit_count):
+        if kinds[unit] & WORD:
+            slot = find_slot(hashes[unit], mask, stamp + 2, keys, stamps, counts)
+            if counts[slot] == 0:
+                fact[_DISTINCT] += 1
+            counts[slot] = 1
+            of += 1
+            if of == DISTINCT_OF:
+                break
+    fact[_DISTINCT_OF] = of
+    return stamp + 3
 
 
-class Grams:
-    """Exact n-gram statistics of one sequence of units."""
+@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def count_grams(prefix, ends, units, sizes, spaced, stamp, keys, stamps, counts, firsts, slots, again, fact):
+    """Characters of the most frequent n-gram times its count, and of repeated n-grams; returns the next free stamp.
 
-    def __init__(self, units: Sequence[str], *, step: int = 1) -> None:
-        """`step` units make one word."""
-        numbers: dict[str, int] = {}
-        self._step = step
-        self._lengths = np.array([len(unit) for unit in units], dtype=np.int64)
-        self._ends = np.concatenate([[0], np.cumsum(self._lengths)])
-        numbered = [numbers.setdefault(unit, len(numbers)) for unit in units]
-        self._grams = {1: np.array(numbered, dtype=np.int64)}
-        self._no_repeat_from = len(units) + 1  # no n-gram of this size or more occurs twice
-
-    def top_fraction(self, words: int) -> float:
-        """Characters in occurrences of the most frequent n-gram, over characters; 0.0 if none occurs twice.
-
-        Overlapping occurrences count once; of equally frequent n-grams the one with most characters counts.
-        """
-        if words * self._step >= self._no_repeat_from:
-            return 0.0
-        grams = self._numbered(words * self._step)
-        counts = np.bincount(grams)
-        most = counts.max()
-        if most < 2:
-            self._no_repeat_from = words * self._step
-            return 0.0
-        best = 0
-        for gram in np.flatnonzero(counts == most)[:64]:
-            best = max(best, self._covered(np.flatnonzero(grams == gram), words * self._step))
-        return best / int(self._ends[-1])
-
-    def repeated_fraction(self, words: int) -> float:
-        """Characters in n-grams that occurred before, over characters; each character counts once."""
-        size = words * self._step
-        if size >= self._no_repeat_from:
-            return 0.0
-        grams = self._numbered(size)
-        first_of_each = np.zeros(len(grams), dtype=bool)
-        first_of_each[np.unique(grams, return_index=True)[1]] = True
-        if first_of_each.all():
-            self._no_repeat_from = size
-            return 0.0
-        return self._covered(np.flatnonzero(~first_of_each), size) / int(self._ends[-1])
-
-    def _covered(self, starts: np.ndarray, size: int) -> int:
-        """Characters of all units in [start, start + size) of any start."""
-        marks = np.zeros(len(self._lengths) + 1, dtype=np.int64)
-        np.add.at(marks, starts, 1)
-        np.add.at(marks, starts + size, -1)
-        return int(self._lengths[np.cumsum(marks[:-1]) > 0].sum())
-
-    def _numbered(self, size: int) -> np.ndarray:
-        """For each start the number of the n-gram there; equal n-grams have equal numbers."""
-        if size not in self._grams:
-            left, right = self._numbered(size - size // 2), self._numbered(size // 2)
-            rows = len(self._lengths) - size + 1
-            if rows <= 0:
-                self._grams[size] = np.empty(0, dtype=np.int64)
+    prefix: (units + 1,) running hash of the units; ends: (units + 1,) characters before each unit; slots, again: (units,)
+    scratch. `again[i]` says that the n-gram at i occurs twice or more.
+    """
+    for i in range(units):
+        again[i] = True
+    mask = np.int64(15)
+    while mask < 2 * units:
+        mask = 2 * mask + 1
+    before = 1
+    for number in range(sizes.shape[0]):
+        size = sizes[number]
+        places = units - size + 1
+        if places < 1:
+            break
+        power = np.uint64(1)
+        for _ in range(size):
+            power *= _BASE
+        most, first = 1, 0
+        for i in range(places):
+            if again[i] and again[i + size - before]:
+                slot = find_slot(prefix[i + size] - prefix[i] * power, mask, stamp, keys, stamps, counts)
+                if counts[slot] == 0:
+                    firsts[slot] = i
+                counts[slot] += 1
+                slots[i] = slot
+                if counts[slot] > most or (counts[slot] == most and most > 1 and firsts[slot] < first):
+                    most, first = counts[slot], firsts[slot]
             else:
-                pairs = left[:rows] * (int(right.max()) + 1) + right[size - size // 2 :][:rows]
-                self._grams[size] = np.unique(pairs, return_inverse=True)[1].astype(np.int64)
-        return self._grams[size]
+                slots[i] = -1
+        stamp += 1
+        words = number + 2
+        if most < 2:  # as published: of n-grams that all occur once the first is the most frequent
+            if words > 4:
+                break
+            for later in range(number, 3):
+                if sizes[later] <= units:
+                    fact[_TOP + later] = ends[sizes[later]] + later + 1
+            break
+        if words <= 4:
+            fact[_TOP + number] = (ends[first + size] - ends[first] + words - 1) * most
+        for i in range(places):
+            again[i] = slots[i] >= 0 and counts[slots[i]] > 1
+        for i in range(places, units):
+            again[i] = False
+        if words >= 5:
+            repeated = 0
+            i = 0
+            while i < places:
+                if again[i]:
+                    slot = slots[i]
+                    if firsts[slot] < 0:
+                        repeated += ends[i + size] - ends[i]
+                        i += size
+                        continue
+                    firsts[slot] = -1  # seen by the scan
+                i += 1
+            fact[_REPEATED + words - 5] = repeated
+        before = size
+    return stamp

@@ -1,14 +1,16 @@
 """Rules: bounds over stored measures.
 
-A rule never sees text, so moving a bound costs a scan of small columns.  The bounds lie in thresholds.yaml
-with their sources.  A null measure breaks no rule.
+A rule never sees text, so moving a bound costs a scan of small columns. The bounds lie in thresholds.yaml with their
+sources and calibration, by script, language and source type: what is asked of a web page is not asked of a book. A rule
+drops or marks; a mark is counted and nothing else. A null measure breaks no rule.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any
@@ -17,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.errors import ConfigError
-from pipelines.filters.measures import MEASURES, UNSPACED_SHARE
+from pipelines.filters.facts import UNSPACED_SHARE
+from pipelines.filters.measures import MEASURES
 
 VERDICT_SCHEMA = pa.schema(
     [
@@ -27,12 +30,17 @@ VERDICT_SCHEMA = pa.schema(
         pa.field("threshold", pa.float64()),
     ]
 )
-_KEYS = {"reason", "column", "side", "spaced", "unspaced", "languages", "source"}
+SOURCE_TYPES = ("web", "code", "book", "qa")
+ACTIONS = ("drop", "mark")
+_KEYS = {"reason", "column", "side", "spaced", "unspaced", "languages", "types", "action", "source", "calibration"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One bound: `side` is min or max; None for `spaced` or `unspaced` leaves those texts alone."""
+    """One bound: `side` is min or max; None for `spaced` or `unspaced` leaves those texts alone.
+
+    `languages` None: of any language; `types`: the source types it is asked of; `action`: drop, or mark.
+    """
 
     reason: str
     column: str
@@ -41,11 +49,16 @@ class Rule:
     unspaced: float | None
     languages: tuple[str, ...] | None
     source: str
+    types: tuple[str, ...] = ("web",)
+    action: str = "drop"
+    calibration: str = ""
 
     @property
     def name(self) -> str:
-        """What a setting calls it."""
-        return f"{self.column}.{self.side}"
+        """What a setting calls it: `text.words.min`; `code.longest_line.max@code` where web pages are not asked; and
+        `text.words.min.mark` of a rule that marks."""
+        types = "" if "web" in self.types else f"@{'+'.join(self.types)}"
+        return f"{self.column}.{self.side}{types}" + (".mark" if self.action == "mark" else "")
 
 
 @functools.cache
@@ -67,7 +80,16 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
             f"The rules have format {loaded.get('format') if isinstance(loaded, dict) else None!r}.",
             mend="Begin the file with 'format: gristmill.thresholds/1'.",
         )
-    return tuple(_rule(number, entry) for number, entry in enumerate(loaded.get("rules") or [], start=1))
+    rules = tuple(_rule(number, entry) for number, entry in enumerate(loaded.get("rules") or [], start=1))
+    for name, group in itertools.groupby(sorted(rules, key=lambda r: r.name), key=lambda r: r.name):
+        taken: set[tuple[str, str, str]] = set()
+        for rule in group:
+            for script in (s for s in ("spaced", "unspaced") if getattr(rule, s) is not None):
+                for key in itertools.product([script], rule.types, rule.languages or ("",)):
+                    if key in taken:
+                        raise ConfigError(f"The rule {name} is given twice for {key}.", key=name, mend="Keep one.")
+                    taken.add(key)
+    return rules
 
 
 def with_bounds(rules: Sequence[Rule], bounds: Mapping[str, float | None]) -> tuple[Rule, ...]:
@@ -91,24 +113,22 @@ def with_bounds(rules: Sequence[Rule], bounds: Mapping[str, float | None]) -> tu
 
 
 def first_broken_rule(
-    measures: pa.Table | pa.RecordBatch, language: pa.Array | pa.ChunkedArray, rules: Iterable[Rule]
+    measures: pa.Table | pa.RecordBatch,
+    language: pa.Array | pa.ChunkedArray,
+    rules: Iterable[Rule],
+    source_type: pa.Array | pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """(n,) rows of VERDICT_SCHEMA: the first rule each document breaks; all null where it stays."""
+    """(n,) rows of VERDICT_SCHEMA: the first rule that drops each document; all null where it stays.
+
+    A document without a source type is judged as a web page.
+    """
     count = measures.num_rows
     reason = np.full(count, None, dtype=object)
     column = np.full(count, None, dtype=object)
     value, threshold = np.full(count, np.nan), np.full(count, np.nan)
     is_open = np.ones(count, dtype=bool)
-    unspaced = _numbers(measures, "text.unspaced_fraction") >= UNSPACED_SHARE
-    languages = np.array(language.to_pylist(), dtype=object) if count else np.empty(0, dtype=object)
-    for rule in rules:
-        found = _numbers(measures, rule.column)
-        bound = np.where(unspaced, _or_nan(rule.unspaced), _or_nan(rule.spaced))
-        with np.errstate(invalid="ignore"):
-            breaks = (found < bound) if rule.side == "min" else (found > bound)
+    for rule, found, bound, breaks in _judged(measures, language, source_type, rules, "drop"):
         hit = is_open & breaks
-        if rule.languages is not None:
-            hit &= np.isin(languages.astype(str), rule.languages)
         reason[hit], column[hit] = rule.reason, rule.column
         value[hit], threshold[hit] = found[hit], bound[hit]
         is_open &= ~hit
@@ -121,6 +141,47 @@ def first_broken_rule(
         ],
         schema=VERDICT_SCHEMA,
     )
+
+
+def broken_rules(
+    measures: pa.Table | pa.RecordBatch,
+    language: pa.Array | pa.ChunkedArray,
+    rules: Iterable[Rule],
+    source_type: pa.Array | pa.ChunkedArray | None = None,
+    *,
+    action: str,
+) -> dict[str, np.ndarray]:
+    """(n,) bool by rule name: every rule of that action that a document breaks, whatever the others say."""
+    return {rule.name: breaks for rule, _, _, breaks in _judged(measures, language, source_type, rules, action)}
+
+
+def _judged(
+    measures: pa.Table | pa.RecordBatch,
+    language: pa.Array | pa.ChunkedArray,
+    source_type: pa.Array | pa.ChunkedArray | None,
+    rules: Iterable[Rule],
+    action: str,
+) -> Iterator[tuple[Rule, np.ndarray, np.ndarray, np.ndarray]]:
+    """(rule, values, bounds, is broken) of each rule of an action, in order."""
+    count = measures.num_rows
+    unspaced = _numbers(measures, "text.unspaced_fraction") >= UNSPACED_SHARE
+    languages = _strings(language, count)
+    types = np.full(count, "web") if source_type is None else _strings(source_type, count, "web")
+    for rule in rules:
+        if rule.action != action:
+            continue
+        found = _numbers(measures, rule.column)
+        bound = np.where(unspaced, _or_nan(rule.unspaced), _or_nan(rule.spaced))
+        with np.errstate(invalid="ignore"):
+            breaks = (found < bound) if rule.side == "min" else (found > bound)
+        breaks &= np.isin(types, rule.types)
+        if rule.languages is not None:
+            breaks &= np.isin(languages, rule.languages)
+        yield rule, found, bound, breaks
+
+
+def _strings(values: pa.Array | pa.ChunkedArray, count: int, default: str = "") -> np.ndarray:
+    return np.array([value or default for value in values.to_pylist()], dtype=str) if count else np.empty(0, dtype=str)
 
 
 def _numbers(measures: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
@@ -156,7 +217,11 @@ def _rule(number: int, entry: Any) -> Rule:
         raise ConfigError(f"{where}: no measure {entry['column']!r}.", mend=f"The nearest is {near[0]!r}.")
     if entry["side"] not in ("min", "max"):
         raise ConfigError(f"{where}: side is {entry['side']!r}.", mend="Write min or max.")
-    languages = entry.get("languages")
+    languages, types, action = entry.get("languages"), entry.get("types", ["web"]), entry.get("action", "drop")
+    if action not in ACTIONS:
+        raise ConfigError(f"{where}: action is {action!r}.", mend="Write drop or mark.")
+    if not isinstance(types, list) or not types or set(types) - set(SOURCE_TYPES):
+        raise ConfigError(f"{where}: types is {types!r}.", mend=f"A list of some of {', '.join(SOURCE_TYPES)}.")
     return Rule(
         reason=str(entry["reason"]),
         column=str(entry["column"]),
@@ -165,4 +230,7 @@ def _rule(number: int, entry: Any) -> Rule:
         unspaced=None if entry.get("unspaced") is None else float(entry["unspaced"]),
         languages=None if languages is None else tuple(languages),
         source=str(entry["source"]),
+        types=tuple(types),
+        action=action,
+        calibration=str(entry.get("calibration", "")),
     )

@@ -18,13 +18,25 @@ import random
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from pipelines.crawl.decode import decode
-from tests.benchmarks.decoding_pages import CHARSETS, CHINESE, CLASSES, Case, cases, crawl_pages, sha256, sources, truth
+from tests.benchmarks.decoding_pages import (
+    CHARSETS,
+    CHINESE,
+    CLASSES,
+    Case,
+    cases,
+    chosen_pages,
+    crawl_pages,
+    sha256,
+    sources,
+    truth,
+)
 from tests.pack import FOLDER
 
 Reader = Callable[[bytes, str | None], str]
@@ -44,12 +56,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder with crawl/ and labels/")
     parser.add_argument("--pages", type=int, default=1_000, help="pages of each charset and class")
     parser.add_argument("--peer-pages", type=int, default=60, help="of them, given to the peers")
-    parser.add_argument("--sniff", action="store_true")
+    parser.add_argument("--sniff", action="store_true", help="measure the look before extraction instead")
+    parser.add_argument("--every", type=int, default=4, help="with --sniff: every n-th page")
     options = parser.parse_args()
     if options.sniff:
         from tests.benchmarks.sniffing import measure_sniff
 
-        _emit({"name": "sniffing", **_machine(), **measure_sniff(options.data)})
+        _emit({"name": "sniffing", **_machine(), **measure_sniff(options.data, options.every)})
         return
     made = _cases(options.data, options.pages)
     _emit({"name": "decoding", **_machine(), **measure(made, options.data, options.peer_pages)})
@@ -58,28 +71,29 @@ def main() -> None:
 def measure(made: dict[str, dict[str, list[Case]]], folder: Path, peer_pages: int) -> dict[str, Any]:
     """The JSON's figures."""
     subset = {name: {kind: pages[:peer_pages] for kind, pages in kinds.items()} for name, kinds in made.items()}
-    ours = _ours
-    rows = {name: {kind: _share(ours, pages) for kind, pages in kinds.items()} for name, kinds in made.items()}
     others = [name for name in made if name not in CHINESE]
-    result: dict[str, Any] = {kind: _share(ours, _pool(made, CHINESE, kind)) for kind in CLASSES}
-    result["others"] = {kind: _share(ours, _pool(made, others, kind)) for kind in CLASSES}
+    right = _right(_ours, made)
+    rows = {name: {kind: _mean(found) for kind, found in kinds.items()} for name, kinds in right.items()}
+    result: dict[str, Any] = {kind: _mean(_pool(right, CHINESE, kind)) for kind in CLASSES}
+    result["others"] = {kind: _mean(_pool(right, others, kind)) for kind in CLASSES}
     result["others_least"] = min(share for name in others for share in rows[name].values() if share is not None)
     result["undeclared_rows"] = {name: rows[name]["undeclared"] for name in ("euc-jp", "windows-1251", "iso-8859-1")}
     result["rows"] = rows
     result["pages"] = {name: {kind: len(pages) for kind, pages in kinds.items()} for name, kinds in made.items()}
-    result |= crawl_cases(folder, ours)
+    result |= crawl_cases(folder, _ours)
     result["broken"] = broken_bytes(_pool(made, CHINESE, "declared_right")[::20])
-    readers: dict[str, Reader | None] = {"ours": ours, **{name: _peer(name) for name in PEERS}}
+    readers: dict[str, Reader | None] = {"ours": _ours, **{name: _peer(name) for name in PEERS}}
     result["peers"] = {}
     for name, reader in readers.items():
         if reader is None:
             sys.stderr.write(f"{name} is not installed here\n")
             result["peers"][name] = None
             continue
+        found = _right(reader, subset)
         result["peers"][name] = {
             "version": _version(name),
-            **{kind: _share(reader, _pool(subset, CHINESE, kind)) for kind in CLASSES},
-            "others": {kind: _share(reader, _pool(subset, others, kind)) for kind in CLASSES},
+            **{kind: _mean(_pool(found, CHINESE, kind)) for kind in CLASSES},
+            "others": {kind: _mean(_pool(found, others, kind)) for kind in CLASSES},
             **crawl_cases(folder, reader),
         }
     for name, times in cpu(readers, made, folder).items():
@@ -101,7 +115,7 @@ def crawl_cases(folder: Path, read: Reader) -> dict[str, float]:
 
 
 def broken_bytes(pages: list[Case], seed: int = 0) -> dict[str, float]:
-    """Five broken bytes a page (stray, missing or overwritten): characters that differ, mean and 99th percentile."""
+    """Five broken bytes a page (stray, missing or overwritten): characters that are lost, mean and 99th percentile."""
     rng = random.Random(seed)
     lost = []
     for case in pages:
@@ -109,7 +123,8 @@ def broken_bytes(pages: list[Case], seed: int = 0) -> dict[str, float]:
         places = [at for at, octet in enumerate(body) if octet >= 0x80]
         for at in sorted(rng.sample(places, min(5, len(places))), reverse=True):
             body[at : at + rng.choice((0, 1))] = rng.choice((b"", b"\xff", b"\x81"))
-        lost.append(_differing(case.text, decode(bytes(body), case.content_type).text))
+        read = decode(bytes(body), case.content_type).text
+        lost.append((Counter(case.text) - Counter(read)).total())
     lost.sort()
     return {"pages": len(lost), "mean": round(statistics.fmean(lost), 2), "p99": lost[len(lost) * 99 // 100]}
 
@@ -182,38 +197,33 @@ def _read(read: Reader, body: bytes, content_type: str | None) -> str:
         return ""
 
 
-def _share(read: Reader, pages: list[Case]) -> float | None:
-    right = sum(_read(read, case.body, case.content_type) == case.text for case in pages)
-    return round(right / len(pages), 4) if pages else None
+def _right(read: Reader, made: dict[str, dict[str, list[Case]]]) -> dict[str, dict[str, list[bool]]]:
+    """For each page whether its text came out."""
+    return {
+        name: {
+            kind: [_read(read, case.body, case.content_type) == case.text for case in pages]
+            for kind, pages in kinds.items()
+        }
+        for name, kinds in made.items()
+    }
 
 
-def _pool(made: dict[str, dict[str, list[Case]]], names: Any, kind: str) -> list[Case]:
-    return [case for name in names for case in made[name][kind]]
+def _mean(values: list[bool]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
+
+
+def _pool(made: dict[str, dict[str, list[Any]]], names: Any, kind: str) -> list[Any]:
+    return [item for name in names for item in made[name][kind]]
 
 
 def _cases(folder: Path, count: int) -> dict[str, dict[str, list[Case]]]:
     pages = sources(folder)
     made: dict[str, dict[str, list[Case]]] = {}
     for name, (language, *_) in CHARSETS.items():
-        made[name] = {}
-        for kind in CLASSES:
-            made[name][kind], windows = cases(pages.get(language, []), name, kind, count)
-            sys.stderr.write(f"{name:14} {kind:15} {len(made[name][kind]):5} pages, {windows} of them windows\n")
+        chosen, windows = chosen_pages(pages.get(language, []), name, count)
+        made[name] = {kind: cases(chosen, name, kind) for kind in CLASSES}
+        sys.stderr.write(f"{name:14} {len(chosen):5} pages a class, {windows} of them windows\n")
     return made
-
-
-def _differing(left: str, right: str) -> int:
-    """Characters of the left text that are not in the right one, by lines."""
-    import difflib
-
-    lost = 0
-    ours, theirs = left.split("\n"), right.split("\n")
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if tag != "equal":
-            here, there = "\n".join(ours[a:b]), "\n".join(theirs[c:d])
-            same = sum(block.size for block in difflib.SequenceMatcher(None, here, there, False).get_matching_blocks())
-            lost += len(here) - same
-    return lost
 
 
 def _table(result: dict[str, Any]) -> None:

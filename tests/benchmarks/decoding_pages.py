@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -62,7 +63,7 @@ def sources(folder: Path) -> dict[str, list[str]]:
         if row["kind"] == "base" and row["charset"] == "utf-8" and row["status"] == 200:
             _add(found, _language(row["lang"]), body)
     for path in sorted((folder / "labels").glob("extraction_dev_*.jsonl.zst")):
-        for row in _labelled(path):
+        for row in labelled(path):
             body = row["html"].encode(row["html_codec"])
             language = row["lang"] if row["lang"] not in ("other", "en") else ""
             _add(found, language or ("latin" if row["lang"] == "en" else ""), body)
@@ -89,22 +90,28 @@ def truth(folder: Path, kind: str) -> dict[str, dict]:
     return {row["id"]: row for row in rows if row["kind"] == kind}
 
 
-def cases(pages: list[str], charset: str, kind: str, count: int, seed: int = 0) -> tuple[list[Case], int]:
-    """(pages of one charset and class, how many of them are windows of longer pages)."""
-    _, codec, right, wrongs = CHARSETS[charset]
-    rng = random.Random(f"{charset} {kind} {seed}")
-    chosen = [page for page in pages if _round_trips(page, codec)]
-    rng.shuffle(chosen)
-    chosen = chosen[:count]
+def chosen_pages(pages: list[str], charset: str, count: int, seed: int = 0) -> tuple[list[str], int]:
+    """(pages that the charset gives back unchanged, how many of them are windows of longer pages)."""
+    codec = CHARSETS[charset][1]
+    rng = random.Random(f"{charset} {seed}")
+    shuffled = rng.sample(pages, len(pages))
+    chosen = list(itertools.islice((page for page in shuffled if _round_trips(page, codec)), count))
     whole = len(chosen)
     for size in _WINDOWS:
         if len(chosen) == count:
             break
-        pieces = [piece for page in pages for piece in _windows(page, size) if _round_trips(piece, codec)]
+        pieces = [piece for page in shuffled for piece in _windows(page, size)]
         rng.shuffle(pieces)
-        chosen += pieces[: count - len(chosen)]
-    made = [_case(page, codec, right, rng.choice(wrongs), kind, rng) for page in chosen]
-    return made, len(chosen) - whole
+        fitting = (piece for piece in pieces if _round_trips(piece, codec))
+        chosen += itertools.islice(fitting, count - len(chosen))
+    return chosen, len(chosen) - whole
+
+
+def cases(pages: list[str], charset: str, kind: str, seed: int = 0) -> list[Case]:
+    """The pages as bytes of the charset, declared as the class has it."""
+    _, codec, right, wrongs = CHARSETS[charset]
+    rng = random.Random(f"{charset} {kind} {seed}")
+    return [_case(page, codec, right, rng.choice(wrongs), kind, rng) for page in pages]
 
 
 def _case(page: str, codec: str, right: str, wrong: str, kind: str, rng: random.Random) -> Case:
@@ -150,7 +157,7 @@ def _windows(page: str, size: int) -> list[str]:
     while start + size < len(page):
         end = page.find("<", start + size)
         piece = page[start : end if end >= 0 else len(page)]
-        if sum(char.isalpha() and char > "\x7f" for char in piece) >= 20:
+        if sum(char.isalpha() and char > "\x7f" for char in piece) >= 8:
             found.append(f"<html><head></head><body>{piece}</body></html>")
         start = end if end >= 0 else len(page)
     return found
@@ -179,7 +186,8 @@ def _language(guessed: str) -> str:
     return "latin" if guessed in ("en", "de", "fr", "es", "it", "pt") else guessed
 
 
-def _labelled(path: Path) -> Iterator[dict]:
+def labelled(path: Path) -> Iterator[dict]:
+    """The rows of one labelled set."""
     import zstandard
 
     with path.open("rb") as stored, zstandard.ZstdDecompressor().stream_reader(stored) as reader:

@@ -175,6 +175,16 @@ def test_a_stray_byte_costs_a_few_characters_and_not_the_rest_of_the_line(codec,
     assert found.broken <= 2
 
 
+@pytest.mark.parametrize("text", ["It’s flour, isn’t it", HANS, "über"])
+def test_utf8_that_is_cut_or_has_one_broken_byte_is_still_utf8(text):
+    cut = (text + "坊").encode()[:-1]
+    assert decode(cut, "text/html; charset=gbk").text == text + "\ufffd"
+    for declared in ("text/html", "text/html; charset=utf-8"):
+        page = ("<p>" + text + "</p>") * 3 + "<p>"
+        found = decode(page.encode() + b"\xff</p>", declared)
+        assert (found.text, found.charset) == (page + "\ufffd</p>", "utf-8")
+
+
 def test_circled_numbers_in_japanese_euc_are_read():
     page = JAPANESE.encode("euc_jp") + b"\xad\xa1"
     assert decode(page, "text/html; charset=euc-jp").text == JAPANESE + "①"

@@ -142,7 +142,8 @@ def test_an_engine_that_raises_costs_one_page(monkeypatch):
     def broken(*_):
         raise RecursionError
 
-    monkeypatch.setattr("pipelines.crawl.extract._run_engine", broken)
+    for engine in ("_by_blocks", "_by_trafilatura"):
+        monkeypatch.setattr(f"pipelines.crawl.extract.{engine}", broken)
     ledger = _outcome(response_record("https://mill.example/", HTML)).ledger
     assert (ledger["reason"], ledger["verdict"], ledger["detail"]) == ("engine_error", "failed", "RecursionError")
 

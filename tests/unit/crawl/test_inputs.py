@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from pipelines.crawl.inputs import INPUT_SCHEMA, crawl_root, ends_sha256, list_inputs, unit_id
+from pipelines.crawl.forms import form_of
+from pipelines.crawl.inputs import (
+    INPUT_SCHEMA,
+    crawl_root,
+    cuts,
+    ends_sha256,
+    list_inputs,
+    uncut_files,
+    unit_id,
+    unit_name,
+)
+from pipelines.crawl.sources import StoreSource
 from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import ConfigError, InputError
 
@@ -141,3 +155,70 @@ def test_the_sum_sees_both_ends_of_a_long_file():
         changed[at] = 1
         store.put("k", bytes(changed))
         assert (ends_sha256(store, "k", len(body)) != plain) is seen
+
+
+def test_large_files_are_cut_and_an_uncut_file_keeps_its_name():
+    store = MemoryStore()
+    store.put("a.warc", b"WARC/1.0\r\n" * 100)
+    store.put("b.warc", b"WARC/1.0\r\n" * 10)
+    whole = list_inputs(store, "*")
+    table = list_inputs(store, "*", unit_bytes=300)
+    assert list(zip(table["file"].to_pylist(), table["start"].to_pylist(), table["end"].to_pylist(), strict=True)) == [
+        ("a.warc", 0, 300),
+        ("a.warc", 300, 600),
+        ("a.warc", 600, 1000),
+        ("b.warc", 0, 100),
+    ]
+    assert len(set(table["unit"].to_pylist())) == 4
+    assert table["unit"].to_pylist()[3] == whole["unit"].to_pylist()[1]
+    assert [cuts(size, 300) for size in (0, 449)] == [[(0, 0)], [(0, 449)]]
+    assert unit_name("a.warc", 1000, 300, 600) == "a.warc@000000000000300"
+    assert unit_name("b.warc", 100, 0, 100) == "b.warc"
+    with pytest.raises(ConfigError):
+        list_inputs(store, "*", unit_bytes=0)
+
+
+def test_a_file_that_no_reader_can_begin_inside_of_stays_whole_and_is_told():
+    noise = random.Random(3).randbytes(3 << 20)
+    store = MemoryStore()
+    store.put("members.warc.gz", gzip.compress(b"WARC/1.0\r\n") + gzip.compress(noise))
+    store.put("one.warc.gz", gzip.compress(noise))
+    store.put("rows.jsonl", noise)
+    store.put("rows.jsonl.gz", noise)
+    table = list_inputs(store, "*", unit_bytes=1 << 20)
+    counts = Counter(table["file"].to_pylist())
+    assert counts == {"members.warc.gz": 3, "one.warc.gz": 1, "rows.jsonl": 3, "rows.jsonl.gz": 1}
+    assert uncut_files(table, 1 << 20) == ["one.warc.gz", "rows.jsonl.gz"]
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a/B.WARC.GZ", "warc"), ("x.warc.wet.gz", "wet"), ("x.arc.gz", "arc"), ("x.wacz", "wacz"), ("x.htm", "html"),
+        ("x.json.gz", "jsonl"), ("x.parquet", "parquet"), ("x.fetch.parquet", "cc_plan"), ("x.gz", "warc"),
+    ],
+)  # fmt: skip
+def test_the_form_is_told_by_the_name(name, form):
+    assert form_of(name) == form
+
+
+def test_a_file_is_fetched_once_and_a_look_elsewhere_is_small():
+    class Counting(MemoryStore):
+        fetched = 0
+
+        def get_ranges(self, key, ranges):
+            self.fetched += sum(end - start for start, end in ranges)
+            return super().get_ranges(key, ranges)
+
+    store = Counting()
+    body = random.Random(4).randbytes(9 << 20)
+    store.put("k", body)
+    source = StoreSource(store, "k", len(body), block_bytes=1 << 20)
+    at = 0
+    while at < len(body):  # as members are read: a look ahead, then on from where the member ended
+        assert source.read(at, 12_000) == body[at : at + 12_000]
+        at += 7_000
+    assert store.fetched == len(body)
+    store.fetched = 0
+    assert StoreSource(store, "k", len(body)).read(5 << 20, 100) == body[5 << 20 :][:100]
+    assert store.fetched == 64 << 10

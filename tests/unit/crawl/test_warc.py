@@ -196,6 +196,15 @@ def test_a_zstd_file_whose_dictionary_is_no_dictionary_is_no_warc():
         assert item.reason == "not_a_warc"
 
 
+def test_a_zstd_file_whose_dictionary_is_spoilt_is_no_warc():
+    trained = zstandard.train_dictionary(2048, [b"%d mill" % n * 9 for n in range(2000)]).as_bytes()
+    frame = zstandard.compress(_page(0))
+    for at in range(8, 200, 3):
+        spoilt = trained[:at] + bytes([trained[at] ^ 255]) + trained[at + 1 :]
+        for item in _read(b"\x5d\x2a\x4d\x18" + len(spoilt).to_bytes(4, "little") + spoilt + frame):
+            assert isinstance(item, Damage | Record)
+
+
 def test_a_store_read_in_small_blocks_gives_the_same_items():
     body = crawl_file(*(_page(n) for n in range(6)))[:-9]
     store = MemoryStore()
@@ -236,3 +245,21 @@ def test_arbitrary_bytes_never_raise(body):
     for head in (b"", b"\x1f\x8b\x08", b"WARC/1.0\r\n", zlib.compress(body), gzip.compress(body)):
         for item in _read(head + body):
             assert 0 <= item.offset <= item.offset + item.length <= len(head + body)
+
+
+def test_false_claims_of_a_plain_file_are_not_read_to_their_ends():
+    """Else a file of such records would cost the square of its size."""
+    record = b"WARC/1.1\r\nWARC-Type: response\r\nContent-Length: %d\r\n\r\nx\r\n\r\n"
+    body = b"".join(record % (900_000 - 100 * n) for n in range(5000)) + b"\n" * 1_000_000
+    read = 0
+
+    class Counted(MemorySource):
+        def read(self, start, size):
+            nonlocal read
+            got = super().read(start, size)
+            read += len(got)
+            return got
+
+    items = list(read_warc(Counted(body)))
+    assert len(items) == 5000 and all(isinstance(item, Damage) for item in items)
+    assert read < 5000 * (300 << 10)

@@ -4,65 +4,81 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.filters.repetition import Grams, duplicate_characters, duplicate_fraction
+from pipelines.filters.reader import read_facts
+from pipelines.filters.repetition import SIZES, UNSPACED
 
 
-def test_duplicate_lines_are_those_equal_to_an_earlier_one():
-    lines = ["a", "bbb", "a", "a"]
-    assert duplicate_fraction(lines) == 0.5
-    assert duplicate_characters(lines) == pytest.approx(2 / 6)
-    assert duplicate_fraction([]) == duplicate_characters([]) == 0.0
+def _facts(text: str) -> dict[str, float]:
+    facts = read_facts(pa.array([text]))
+    names = ("duplicate_lines", "duplicate_line_characters", "paragraphs", "duplicate_paragraphs",
+             "duplicate_paragraph_characters", "top_2", "top_3", "top_4",
+             *(f"repeated_{n}" for n in range(5, 11)))  # fmt: skip
+    return {name: float(facts[name][0]) for name in names}
 
 
-def test_the_most_frequent_pair_of_words_is_found():
-    grams = Grams(["a", "b", "x", "a", "b", "y", "a", "b"])
-    assert grams.top_fraction(2) == 6 / 8
-    assert grams.top_fraction(3) == 0.0
+def test_duplicate_lines_and_paragraphs_are_those_equal_to_an_earlier_one():
+    found = _facts("aa\nbb\n\ncccc\n\naa\nbb\n\naa\n\ncccc")
+    assert (found["duplicate_lines"], found["duplicate_line_characters"]) == (4, 2 + 2 + 2 + 4)
+    assert (found["paragraphs"], found["duplicate_paragraphs"]) == (5, 2)
+    assert found["duplicate_paragraph_characters"] == 4 + 4
 
 
-def test_a_word_is_two_characters_where_there_are_no_spaces():
-    assert Grams(list("磨坊磨坊磨"), step=2).top_fraction(1) == 4 / 5
-    assert Grams(list("磨坊主人磨坊主人"), step=2).repeated_fraction(2) == 4 / 8
+def test_the_most_frequent_pair_weighs_its_length_with_the_blank_times_its_count():
+    assert _facts("ab cd x ab cd y ab cd z")["top_2"] == 3 * len("ab cd")
 
 
-def test_a_text_shorter_than_the_ngram_has_none():
-    grams = Grams(["a", "b"])
-    assert (grams.top_fraction(3), grams.repeated_fraction(5)) == (0.0, 0.0)
-    assert (Grams([]).top_fraction(2), Grams([]).repeated_fraction(5)) == (0.0, 0.0)
+def test_of_pairs_that_all_occur_once_the_first_counts():
+    assert _facts("one two three four")["top_2"] == len("one two")
 
 
-def _slow_repeated(units: list[str], size: int) -> float:
-    seen: set[tuple[str, ...]] = set()
-    covered: set[int] = set()
-    for at in range(len(units) - size + 1):
-        gram = tuple(units[at : at + size])
-        if gram in seen:
-            covered.update(range(at, at + size))
-        seen.add(gram)
-    return sum(len(units[at]) for at in covered) / sum(map(len, units)) if units else 0.0
+def test_a_text_without_repeats_has_no_repeated_ngrams():
+    found = _facts(" ".join(f"word{n}" for n in range(500)))
+    assert not any(found[f"repeated_{n}"] for n in range(5, 11))
 
 
-def _slow_top(units: list[str], size: int) -> float:
-    counts = Counter(tuple(units[at : at + size]) for at in range(len(units) - size + 1))
-    most = max(counts.values(), default=0)
-    if most < 2:
-        return 0.0
-    best = 0
-    for gram in (g for g, n in counts.items() if n == most):
-        covered = {
-            at + k for at in range(len(units) - size + 1) if tuple(units[at : at + size]) == gram for k in range(size)
-        }
-        best = max(best, sum(len(units[at]) for at in covered))
-    return best / sum(map(len, units))
+def _slow(words: list[str], sizes: tuple[int, ...], join: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for number, (n, size) in enumerate(zip(SIZES, sizes, strict=True)):
+        grams = [tuple(words[at : at + size]) for at in range(len(words) - size + 1)]
+        if n <= 4:
+            counts = Counter(grams)
+            gram, count = counts.most_common(1)[0] if grams else ((), 0)
+            found[f"top_{n}"] = (sum(map(len, gram)) + number + 1) * count if grams else 0
+            continue
+        seen: set[tuple[str, ...]] = set()
+        at = repeated = 0
+        while at < len(grams):
+            if grams[at] in seen:
+                repeated += sum(map(len, grams[at]))
+                at += size
+            else:
+                seen.add(grams[at])
+                at += 1
+        found[f"repeated_{n}"] = repeated
+    return found
 
 
-@given(st.lists(st.sampled_from(["a", "bb", "ccc"]), max_size=40), st.integers(1, 6), st.sampled_from([1, 2]))
+@given(st.lists(st.sampled_from(["a", "bb", "ccc", "dd"]), min_size=1, max_size=60))
 @settings(deadline=None, max_examples=200)
-def test_the_fast_numbers_are_the_slow_ones(units, words, step):
-    grams = Grams(units, step=step)
-    assert grams.repeated_fraction(words) == pytest.approx(_slow_repeated(units, words * step))
-    assert grams.top_fraction(words) == pytest.approx(_slow_top(units, words * step))
+def test_the_fast_numbers_are_the_slow_ones(words):
+    fast = _facts(" ".join(words))
+    for name, value in _slow(words, SIZES, " ").items():
+        assert fast[name] == value, name
+
+
+@given(st.text(alphabet="磨坊主人水", min_size=1, max_size=80))
+@settings(deadline=None, max_examples=200)
+def test_characters_stand_for_words_by_the_sizes_of_the_table(text):
+    fast = _facts(text)
+    for name, value in _slow(list(text), tuple(UNSPACED.tolist()), "").items():
+        assert fast[name] == value, name
+
+
+@pytest.mark.parametrize("text", ["ab" * 100_000, "ab " * 60_000, "\n".join(["x"] * 50_000), "磨" * 200_000])
+def test_repetition_without_end_is_counted_in_bounded_time(text):
+    read_facts(pa.array([text]))

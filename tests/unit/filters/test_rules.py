@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
 from pipelines.filters.measures import MEASURE_SCHEMA, measure
-from pipelines.filters.rules import VERDICT_SCHEMA, default_rules, first_broken_rule, parse_rules, with_bounds
+from pipelines.filters.rules import (
+    VERDICT_SCHEMA,
+    broken_rules,
+    default_rules,
+    first_broken_rule,
+    parse_rules,
+    with_bounds,
+)
 
 GOOD = {
     "en": """The mill stands where two streams meet, half a mile below the village.
@@ -32,8 +40,9 @@ def _rows(*rows: dict[str, float | None]) -> pa.Table:
     return pa.Table.from_pylist([{**neutral, **row} for row in rows], schema=MEASURE_SCHEMA)
 
 
-def _reasons(table: pa.Table, languages: list[str | None], rules=None) -> list[str | None]:
-    found = first_broken_rule(table, pa.array(languages, pa.string()), rules or default_rules())
+def _reasons(table: pa.Table, languages: list[str | None], rules=None, source_type="web") -> list[str | None]:
+    types = pa.array([source_type] * len(languages))
+    found = first_broken_rule(table, pa.array(languages, pa.string()), rules or default_rules(), types)
     assert found.schema == VERDICT_SCHEMA
     return found["reason"].to_pylist()
 
@@ -56,9 +65,14 @@ def test_a_plain_page_breaks_no_rule(language):
             "Ea commodo consequat. Duis aute irure in reprehenderit voluptate velit esse cillum eu fugiat nulla. "
             "Excepteur sint occaecat cupidatat non proident, sunt culpa qui officia deserunt mollit anim laborum.",
             "en",
+            "filler_text",
+        ),
+        (
+            " ".join(f"Item{n} stone wheel grain number {n} red, green or blue." for n in range(40)),
+            "en",
             "few_stop_words",
         ),
-        ("\n".join(f"Punkt{n} Zeile{n * 7} Wert{n * n}" for n in range(60)), "de", "line_ends"),
+        ("\n".join(f"Punkt{n} Zeile{n * 7} Wert{n * n}" for n in range(60)), "de", "short_lines"),
         ("\n".join(f"- 菜单项目{n}" for n in range(60)), "zh", "bullet_lines"),
         (GOOD["en"] + "\nLorem  Ipsum dolor.", "en", "filler_text"),
         ("\n".join([GOOD["en"]] * 3), "en", "duplicate_lines"),
@@ -72,17 +86,24 @@ def test_junk_is_named_by_its_first_reason(text, language, reason):
     assert found["value"] == table[found["column"]][0].as_py() != found["threshold"]
 
 
-@pytest.mark.parametrize("rule", default_rules(), ids=lambda rule: rule.name)
+def _broken(table: pa.Table, rule, source_type=None) -> np.ndarray:
+    language, kind = (rule.languages or ("fr",))[0], source_type or rule.types[-1]
+    two = [pa.array([value] * table.num_rows) for value in (language, kind)]
+    return broken_rules(table, two[0], (rule,), two[1], action=rule.action)[rule.name]
+
+
+@pytest.mark.parametrize("rule", default_rules(), ids=lambda rule: f"{rule.name} {rule.types}")
 def test_a_document_at_the_bound_stays_and_one_step_beyond_goes(rule):
     step = -1e-4 if rule.side == "min" else 1e-4
     for unspaced, bound in ((0.0, rule.spaced), (1.0, rule.unspaced)):
         base = {"text.unspaced_fraction": unspaced}
         if bound is None:
             table = _rows({**base, rule.column: -1e9}, {**base, rule.column: 1e9})
-            assert _reasons(table, ["en", "en"], (rule,)) == [None, None]
+            assert not _broken(table, rule).any()
             continue
         table = _rows({**base, rule.column: bound}, {**base, rule.column: bound + step})
-        assert _reasons(table, ["en", "en"], (rule,)) == [None, rule.reason]
+        assert _broken(table, rule).tolist() == [False, True]
+        assert not _broken(table, rule, source_type="none").any()
 
 
 def test_a_rule_for_a_language_leaves_others_and_unknown_alone():
@@ -106,7 +127,7 @@ def test_bounds_move_by_name_and_a_null_takes_a_rule_out():
     rules = with_bounds(default_rules(), {"text.characters.min": 10_000})
     assert _reasons(measure(pa.array([GOOD["en"]])), ["en"], rules) == ["too_short"]
     rules = with_bounds(default_rules(), {"text.characters.min": None, "text.words.min": None})
-    assert len(rules) == len(default_rules()) - 2
+    assert {r.name for r in default_rules()} - {r.name for r in rules} == {"text.characters.min", "text.words.min"}
     with pytest.raises(ConfigError, match="no_such") as caught:
         with_bounds(default_rules(), {"text.character.no_such": 1})
     assert "text.characters.min" in caught.value.mend
@@ -135,12 +156,47 @@ def test_bounds_move_by_name_and_a_null_takes_a_rule_out():
             "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.words, side: mid, spaced: 1, source: x}]",
             "mid",
         ),
+        (
+            "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.words, side: min, spaced: 1, source: x,"
+            " action: keep}]",
+            "keep",
+        ),
+        (
+            "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.words, side: min, spaced: 1, source: x,"
+            " types: [blog]}]",
+            "blog",
+        ),
+        (
+            "format: gristmill.thresholds/1\nrules: [{reason: a, column: text.words, side: min, spaced: 1, source: x},"
+            " {reason: b, column: text.words, side: min, spaced: 2, source: x}]",
+            "twice",
+        ),
     ],
 )
 def test_a_typo_in_the_rules_is_named_with_its_mend(yaml, says):
     with pytest.raises(ConfigError, match=says) as caught:
         parse_rules(yaml)
     assert caught.value.mend
+
+
+def test_a_rule_that_marks_drops_nothing():
+    table = _rows({"gopher.dup_6_gram": 0.9})
+    assert _reasons(table, ["en"]) == [None]
+    marks = broken_rules(table, pa.array(["en"]), default_rules(), pa.array(["web"]), action="mark")
+    assert marks["gopher.dup_6_gram.max.mark"].tolist() == [True]
+
+
+@pytest.mark.parametrize(("source_type", "reason"), [("web", "too_short"), ("qa", None), (None, "too_short")])
+def test_what_is_asked_of_a_web_page_is_not_asked_of_an_answer(source_type, reason):
+    assert _reasons(
+        measure(pa.array(["Turn the wheel by hand until it moves freely."])), ["en"], None, source_type
+    ) == [reason]
+
+
+def test_code_is_judged_as_code_and_not_as_prose():
+    code = "def turn(wheel):\n    return wheel + 1\n\n" * 4 + "print(turn(3))\n"
+    long = code + "x = [" + "1, " * 2000 + "]\n"
+    assert _reasons(measure(pa.array([code, long])), [None, None], None, "code") == [None, "long_lines"]
 
 
 def test_every_reason_has_a_source_and_a_measure():

@@ -25,9 +25,9 @@ def extract(crawl: str, ctx: Context, **settings):
     return run(Config(crawl=crawl, **settings), ctx)
 
 
-def ledger(ctx: Context) -> list[dict]:
-    documents = open_dataset(ctx.store, "documents")
-    return [row for key in documents.parts("ledger")["key"].to_pylist() for row in documents.read_part(key).to_pylist()]
+def ledger(ctx: Context, *verdicts: str) -> list[dict]:
+    rows = [row for table in open_dataset(ctx.store, "documents").ledger() for row in table.to_pylist()]
+    return [row for row in rows if row["verdict"] in (verdicts or ("rejected", "failed"))]
 
 
 def test_documents_filters_and_ledger_hold_every_record_once(tmp_path):
@@ -116,7 +116,10 @@ def test_another_setting_that_changes_content_makes_another_version(tmp_path):
     extract(crawl, ctx)
     documents, _ = extract(crawl, context(ctx.store), languages=("zh",))
     assert documents.version == 2
-    assert documents.books["documents"]["rejected"] == {"language": 2}
+    assert documents.books["documents"]["rejected"] == {"sniffed_language": 2}
+    late, _ = extract(crawl, context(ctx.store), languages=("zh",), sniff=False)
+    assert late.version == 3 and late.content_sum == documents.content_sum
+    assert late.books["documents"]["rejected"] == {"language": 2}
     assert {r["detail"] for r in ledger(ctx)} == {"en"}
 
 
@@ -144,6 +147,59 @@ def test_a_pattern_without_files_and_an_empty_one_are_told_apart(tmp_path):
         extract(str(tmp_path / "no-such-*.warc.gz"), context())
     with pytest.raises(ConfigError):
         extract("", context())
+
+
+def test_units_of_any_size_hold_the_same_rows(tmp_path):
+    crawl = write_crawl(tmp_path, {"a.warc.gz": pages(range(30)), "b.warc.gz": pages(range(30, 33))})
+    whole, measured = extract(crawl, context())
+    for unit_bytes in (1500, 4000, 9000):
+        ctx = context()
+        cut, cut_measured = extract(crawl, ctx, unit_bytes=unit_bytes)
+        assert cut.part_list["parts"] > whole.part_list["parts"] == 2
+        assert (cut.content_sum, cut_measured.content_sum) == (whole.content_sum, measured.content_sum)
+        assert cut.books == whole.books
+        inputs = open_dataset(ctx.store, "documents").parts()["input"].to_pylist()
+        assert inputs[0] == "a.warc.gz@000000000000000" and len(set(inputs)) == len(inputs)
+    assert extract(crawl, ctx, unit_bytes=9000, isolate_bytes=0)[0].sha256 == cut.sha256
+
+
+def test_what_is_taken_out_of_a_text_is_booked_and_told(tmp_path):
+    secret = page(1).replace(b"</p>", "，邮箱zhang.san@qq.com请来信。</p>".encode(), 1)
+    (tmp_path / "a.warc.gz").write_bytes(crawl_file(response_record("https://mill.example/1", secret)))
+    ctx = context()
+    documents, _ = extract(str(tmp_path / "*.warc.gz"), ctx)
+    book = documents.books["characters"]
+    assert book["in"] == book["out"] + sum(book["removed"].values())
+    (row,) = open_dataset(ctx.store, "documents").to_arrow().to_pylist()
+    assert "zhang.san" not in row["text"] and book["out"] == len(row["text"]) == documents.stats["characters"]
+    (told,) = [r for r in ledger(ctx, "changed") if r["reason"] == "pii_email"]
+    assert (told["id"], told["value"]) == (row["id"], 1.0) and "-" in told["detail"] and "zhang" not in str(told)
+    bare, _ = extract(str(tmp_path / "*.warc.gz"), context(), pii=False, lines=False)
+    assert "removed" not in bare.books["characters"] or not bare.books["characters"]["removed"]
+
+
+def test_rows_of_json_lines_become_documents_with_what_they_tell(tmp_path):
+    import json
+
+    text = "The stones turn slowly and the grain becomes flour, as it always has. " * 8
+    rows = [
+        {"body": text, "link": "https://mill.example/1", "title": "Mill", "published": "2025-03-04"},
+        {"body": text, "title": "No link"},
+        {"link": "https://mill.example/2"},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ctx = context()
+    documents, _ = extract(
+        str(tmp_path / "*.jsonl"), ctx, columns={"text": ("body",), "url": ("link",)}, max_failed_fraction=1.0
+    )
+    assert documents.books["documents"]["kept"] == 2 and documents.books["documents"]["failed"] == {"not_a_record": 1}
+    found = sorted(open_dataset(ctx.store, "documents").to_arrow().to_pylist(), key=lambda row: row["offset"])
+    assert [(r["title"], r["published"], r["domain"]) for r in found] == [
+        ("Mill", "2025-03-04", "mill.example"),
+        ("No link", None, None),
+    ]
+    with pytest.raises(ConfigError, match="colour"):
+        extract(str(tmp_path / "*.jsonl"), context(), columns={"colour": ("red",)})
 
 
 @pytest.mark.s3

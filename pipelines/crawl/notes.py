@@ -1,0 +1,45 @@
+"""What a reader should say of a record that it can read: missing or repeated ids, a crawler's own mark of a cut.
+
+Such a record is a page like any other (an id of it is of our making), so a note is counted, never a verdict.
+"""
+
+from __future__ import annotations
+
+import xxhash
+
+from pipelines.crawl.items import Record
+
+NOTES: dict[str, str] = {
+    "repeated_record_id": "another record of the same unit has the same WARC-Record-ID",
+    "no_record_id": "the record has no WARC-Record-ID",
+    "no_date": "the record has no WARC-Date",
+    "cut_by_crawler": "WARC-Truncated says that the crawler did not store all of the page",
+}
+
+
+class RecordNotes:
+    """Notes of the records of one unit, in order; remembers eight bytes and a set's place for each id."""
+
+    def __init__(self, form: str = "warc") -> None:
+        """`form` of the unit: only records of WARC have the headers that notes are of."""
+        self._silent = form not in ("warc", "wet", "wacz", "cc_plan")
+        self._ids: set[int] = set()
+
+    def of(self, record: Record) -> tuple[str, ...]:
+        """Keys of NOTES that hold for the record."""
+        if self._silent:
+            return ()
+        out = []
+        identity = record.headers.get("warc-record-id")
+        if identity is None:
+            out.append("no_record_id")
+        else:
+            entry = xxhash.xxh3_64_intdigest(identity.encode())
+            if entry in self._ids:
+                out.append("repeated_record_id")
+            self._ids.add(entry)
+        if "warc-date" not in record.headers:
+            out.append("no_date")
+        if "warc-truncated" in record.headers:
+            out.append("cut_by_crawler")
+        return tuple(out)

@@ -1,0 +1,326 @@
+"""`extract_crawl` end to end: speed, where its CPU goes, what it costs beside reading and writing, and beside datatrove.
+
+    python -m tests.benchmarks.crawl [--data FOLDER] [--megabytes 1000] [--peer-rounds 1] [--no-peers]
+
+The crawl in FOLDER (its *.warc.gz) is repeated under other names until so many megabytes of uncompressed input are
+there.  CPU is user and system, with children, of a process that has worked through one file before.  `overhead` is
+the CPU outside extraction (which parses and decodes), language and filters, over a bare FastWARC loop and a pyarrow
+write of the same rows.  `cpu_vs_datatrove` compares CPU a page on the crawl once: WarcReader, Trafilatura,
+LanguageFilter, the Gopher, C4 and FineWeb filters, ParquetWriter, on one task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.pack import FOLDER
+
+ROUNDS = 5
+
+
+def cpu_seconds() -> float:
+    """User and system of this process, its ended children, and those that live."""
+    used = sum(
+        r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+    return used + sum(_stat_seconds(pid) for pid in _living_children())
+
+
+def _living_children() -> list[int]:
+    found = []
+    for tasks in glob.glob(f"/proc/{os.getpid()}/task/*/children"):  # noqa: PTH207
+        found += [int(pid) for pid in Path(tasks).read_text().split()]
+    return found
+
+
+def _stat_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_mb(pid: int | str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+
+
+class Split:
+    """CPU of this process by phase: functions wrapped by name, so that the job itself carries no timers."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def wrap(self, module: Any, name: str, phase: str) -> None:
+        """Count the CPU of `module.name`."""
+        inner = getattr(module, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.process_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.seconds[phase] = self.seconds.get(phase, 0.0) + time.process_time() - begun
+
+        setattr(module, name, timed)
+
+    def wrap_iterator(self, module: Any, name: str, phase: str) -> None:
+        """Count the CPU of each step of the iterator that `module.name` gives."""
+        inner = getattr(module, name)
+
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            steps = iter(inner(*args, **kwargs))
+            while True:
+                begun = time.process_time()
+                item = next(steps, self)
+                self.seconds[phase] = self.seconds.get(phase, 0.0) + time.process_time() - begun
+                if item is self:
+                    return
+                yield item
+
+        setattr(module, name, timed)
+
+
+def run_ours(folder: str, warm: str, out: str) -> dict[str, Any]:
+    """One measured run in this process, after a warm-up; made to run in a process of its own."""
+    from jobs.extract_crawl import Config, run
+    from jobs.runtime.context import Context
+    from pipelines.crawl import batches, pages, records
+    from pipelines.datasets.store import open_store
+
+    split = Split()
+    split.wrap_iterator(records, "read_records", "read")
+    split.wrap(batches, "candidate_of", "records")
+    split.wrap(pages, "extract_page", "extraction")
+    split.wrap(batches, "extract_pages", "extract_pages")
+    split.wrap(batches, "identify_texts", "language")
+    split.wrap(batches, "variety_of", "language")
+    split.wrap(batches, "measure", "filters")
+    split.wrap(batches, "clean", "filters")
+    run(Config(crawl=f"{warm}/*.warc.gz"), Context(store=open_store(f"{out}/warm")))
+    split.seconds.clear()
+    apart = pages.isolated_seconds()
+    begun, begun_cpu = time.monotonic(), cpu_seconds()
+    documents, _ = run(Config(crawl=f"{folder}/*.warc.gz"), Context(store=open_store(f"{out}/root")))
+    cpu, wall = cpu_seconds() - begun_cpu, time.monotonic() - begun
+    phases = dict(split.seconds)
+    apart = pages.isolated_seconds() - apart
+    transport = phases.pop("extract_pages", 0.0) - phases.get("extraction", 0.0)
+    phases["extraction"] = phases.get("extraction", 0.0) + apart
+    phases["rest"] = cpu - sum(phases.values())
+    return {
+        "cpu": cpu,
+        "wall": wall,
+        "phases": phases,
+        "transport_here": transport,
+        "isolated": apart,
+        "read": documents.books["documents"]["read"],
+        "pages": documents.books["documents"]["read"] - sum(documents.books["documents"]["failed"].values())
+        if isinstance(documents.books["documents"]["failed"], dict)
+        else documents.books["documents"]["read"],
+        "kept": documents.part_list["rows"],
+        "rss_mb": _peak_mb("self"),
+        "child_rss_mb": max([_peak_mb(pid) for pid in _living_children()], default=0.0),
+    }
+
+
+def run_datatrove(folder: str, warm: str, out: str) -> dict[str, Any]:
+    """The peer's pipeline, after a warm-up; the language model is ours, since its own is fetched from the network."""
+    import datatrove.utils.lid
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline.extractors import Trafilatura
+    from datatrove.pipeline.filters import (
+        C4QualityFilter,
+        FineWebQualityFilter,
+        GopherQualityFilter,
+        GopherRepetitionFilter,
+        LanguageFilter,
+    )
+    from datatrove.pipeline.readers import WarcReader
+    from datatrove.pipeline.writers import ParquetWriter
+
+    model = Path(__file__).parents[2] / "pipelines" / "language" / "lid.176.ftz"
+    datatrove.utils.lid.cached_asset_path_or_download = lambda *_, **__: str(model)
+
+    def once(source: str, name: str) -> Any:
+        steps = [
+            WarcReader(source, glob_pattern="*.warc.gz"),
+            Trafilatura(timeout=30),
+            LanguageFilter(languages=["zh", "en"]),
+            GopherRepetitionFilter(),
+            GopherQualityFilter(),
+            C4QualityFilter(),
+            FineWebQualityFilter(),
+            ParquetWriter(f"{out}/{name}"),
+        ]
+        return LocalPipelineExecutor(steps, tasks=1, workers=1, logging_dir=f"{out}/{name}-logs").run()
+
+    once(warm, "warm")
+    begun, begun_cpu = time.monotonic(), cpu_seconds()
+    stats = once(folder, "all")
+    return {
+        "cpu": cpu_seconds() - begun_cpu,
+        "wall": time.monotonic() - begun,
+        "pages": next(iter(stats.stats)).stats["documents"].total,
+    }
+
+
+def baseline(folder: Path, root: str) -> dict[str, float]:
+    """CPU of a bare FastWARC loop over the files, and of a pyarrow write of the rows that were made of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    from pipelines.datasets import open_dataset
+
+    datasets = [open_dataset(root, name) for name in ("documents", "filters")]
+    tables = [d.to_arrow() for d in datasets]
+    keys = datasets[0].parts("ledger")["key"].to_pylist()
+    tables += [pa.concat_tables([datasets[0].read_part(key) for key in keys])] if keys else []
+
+    def read() -> None:
+        for path in sorted(folder.glob("*.warc.gz")):
+            with path.open("rb") as file:
+                for record in ArchiveIterator(file, record_types=WarcRecordType.response, parse_http=True):
+                    record.reader.read()
+
+    def write() -> None:
+        for table in tables:
+            pq.write_table(table, pa.BufferOutputStream(), compression="zstd")
+
+    return {"read": _median_cpu(read), "write": _median_cpu(write)}
+
+
+def _median_cpu(work: Callable[[], None]) -> float:
+    work()
+    spent = []
+    for _ in range(ROUNDS):
+        begun = time.process_time()
+        work()
+        spent.append(time.process_time() - begun)
+    return statistics.median(spent)
+
+
+def _apart(what: str, *arguments: str) -> dict[str, Any]:
+    """Run a function of this file in a process of its own; its result."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as answer:
+        command = [sys.executable, "-m", "tests.benchmarks.crawl", "--apart", what, answer.name, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=None if what == "ours" else subprocess.DEVNULL)
+        return json.loads(Path(answer.name).read_text())
+
+
+def _uncompressed(path: Path) -> int:
+    import gzip
+
+    with gzip.open(path) as body:
+        return sum(len(block) for block in iter(lambda: body.read(1 << 20), b""))
+
+
+def main() -> None:
+    """Ours on the repeated crawl, the baseline and the peer on the crawl once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default=None, help="folder with crawl/*.warc.gz")
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--peer-rounds", type=int, default=1)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--apart", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.apart:
+        what, answer, *arguments = options.apart
+        found = {"ours": run_ours, "datatrove": run_datatrove}[what](*arguments)
+        Path(answer).write_text(json.dumps(found))
+        return
+    scratch = Path(tempfile.mkdtemp(prefix="gm-crawl-"))
+    try:
+        _measure(options, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _measure(options: argparse.Namespace, scratch: Path) -> None:
+    files = sorted((Path(options.data or FOLDER) / "crawl").glob("*.warc.gz"))
+    once, many, warm = (scratch / name for name in ("once", "many", "warm"))
+    for folder in (once, many, warm):
+        folder.mkdir()
+    for path in files:
+        shutil.copy(path, once)
+    shutil.copy(files[0], warm)
+    size = sum(map(_uncompressed, files))
+    copies = max(1, round(options.megabytes * 1e6 / size))
+    for n in range(copies):
+        for path in files:
+            (many / f"{n:04d}-{path.name}").hardlink_to(once / path.name)
+
+    ours = _apart("ours", str(many), str(warm), str(scratch / "big"))
+    small = [_apart("ours", str(once), str(warm), str(scratch / f"small{n}")) for n in range(3)]
+    floor = baseline(once, str(scratch / "small0" / "root"))
+    bare = floor["read"] + floor["write"]
+    own = [_overhead_seconds(run) for run in small]
+    overhead = statistics.median(own) / bare
+    peers = []
+    if importlib.util.find_spec("datatrove") and not options.no_peers:
+        peers = [_apart("datatrove", str(once), str(warm), str(scratch / f"peer{n}")) for n in range(options.peer_rounds)]
+    else:
+        sys.stderr.write("datatrove: not measured\n")
+    a_page = statistics.median(run["cpu"] / run["pages"] for run in small)
+    ratio = a_page / statistics.median(p["cpu"] / p["pages"] for p in peers) if peers else None
+    phases = {name: seconds / ours["read"] * 1e6 for name, seconds in ours["phases"].items()}
+
+    sys.stderr.write(f"{ours['read']} records, {copies * size / 1e6:.0f} MB uncompressed, {ours['cpu']:.1f} s CPU\n")
+    for name, micros in sorted(phases.items(), key=lambda pair: -pair[1]):
+        sys.stderr.write(f"  {name:12} {micros:8.0f} us a record\n")
+    bare_us = {name: round(seconds / small[0]["read"] * 1e6, 1) for name, seconds in floor.items()}
+    sys.stderr.write(f"bare loop and write: {bare_us} us a record; ours beside extraction, language, filters: ")
+    sys.stderr.write(f"{[round(s / small[0]['read'] * 1e6) for s in own]}, overhead {overhead:.2f}\n")
+    if peers:
+        sys.stderr.write(f"datatrove: {[round(p['cpu'] / p['pages'] * 1e3, 2) for p in peers]} ms CPU a page; ")
+        sys.stderr.write(f"ours {a_page * 1e3:.2f}, ratio {ratio:.3f}\n")
+    sys.stderr.write(f"peak memory of a worker {ours['rss_mb']:.0f} MB, of its child {ours['child_rss_mb']:.0f} MB\n")
+    found = {
+        "name": "crawl",
+        "pages_per_s": round(ours["read"] / ours["cpu"], 1),
+        "mb_per_s": round(copies * size / 1e6 / ours["cpu"], 2),
+        "overhead": round(overhead, 3),
+        "cpu_vs_datatrove": None if ratio is None else round(ratio, 4),
+        "worker_rss_mb": round(ours["rss_mb"] + ours["child_rss_mb"], 1),
+        "megabytes": round(copies * size / 1e6),
+        "us_a_record": {name: round(micros, 1) for name, micros in phases.items()},
+        "bare_us_a_record": bare_us,
+        "overhead_rounds": [round(s / bare, 3) for s in own],
+        "peer_ms_a_page": [round(p["cpu"] / p["pages"] * 1e3, 3) for p in peers],
+        "ours_ms_a_page": round(a_page * 1e3, 3),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": {
+            name: importlib.metadata.version(name)
+            for name in ("pyarrow", "FastWARC", "trafilatura", "datatrove")
+            if importlib.util.find_spec(name.lower())
+        },
+    }
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def _overhead_seconds(run: dict[str, Any]) -> float:
+    """CPU outside extraction, language and filters."""
+    return run["cpu"] - sum(run["phases"].get(name, 0.0) for name in ("extraction", "language", "filters"))
+
+
+if __name__ == "__main__":
+    main()
