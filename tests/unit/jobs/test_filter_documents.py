@@ -164,10 +164,20 @@ def test_low_scores_are_dropped_with_their_score(tmp_path):
     ctx = prepare(tmp_path, {"a.warc.gz": [*pages(range(20)), ("https://spam.example/", page_html(spam))]})
     train_quality.run(train_quality.Config(), context(ctx.store))
     score_quality.run(score_quality.Config(), context(ctx.store))
-    filter_documents.run(filter_documents.Config(min_quality=0.5), context(ctx.store))
+    off = {"spam.gambling_fraction.max": None, "spam.lure_fraction.max": None}  # the rules would be first
+    filter_documents.run(filter_documents.Config(min_quality=0.5, bounds=off), context(ctx.store))
     low = [row for row in ledger(ctx) if row["reason"] == "low_quality"]
     assert "https://spam.example/" in {row["url"] for row in low}
     assert all(row["value"] < row["threshold"] == 0.5 for row in low)
+
+
+def test_what_a_soft_rule_would_drop_is_counted_and_kept(tmp_path):
+    listing = page_html([f"Item number {n} of the list" for n in range(60)] + ["The mill has a wheel. It turns."] * 9)
+    ctx = prepare(tmp_path, {"a.warc.gz": [*pages(range(12)), ("https://list.example/", listing)]})
+    corpus, heldout = apply(ctx)
+    marked = {**heldout.stats.get("marked", {}), **corpus.stats.get("marked", {})}
+    assert marked.get("gopher.dup_5_gram.max", 0) >= 1 and all(n > 0 for n in marked.values())
+    assert "https://list.example/" in {row["url"] for row in rows(ctx, "corpus") + rows(ctx, "heldout")}
 
 
 def test_what_is_wrong_is_said(tmp_path):
