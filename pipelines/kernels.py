@@ -1,8 +1,9 @@
 """Functions compiled by numba, their machine code kept between processes.
 
-Compiling costs seconds a process, and a job starts many. The code is kept in the user's cache folder under a name that
-is a digest of all our sources and of numba's version: numba itself notices a change of a function's own file only,
-not of a constant or a function that it took from another. Where no folder can be written each process compiles.
+Compiling costs seconds a process, and a job starts many. The code is kept in the user's cache folder under a name
+that is a digest of numba's version and of every source that names this module: numba itself notices a change of a
+function's own file only, not of a constant or a function that it took from another. A source whose constants a kernel
+takes in names this module in its docstring. Where no folder can be written each process compiles.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def kept_code() -> Path | None:
 def _sources_digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
     for name, body in _sources(files("pipelines"), ""):
+        if b"pipelines.kernels" not in body and not name.endswith(".yaml"):
+            continue
         digest.update(f"{name}\0{len(body)}\0".encode())
         digest.update(body)
     return digest.hexdigest()[:16]

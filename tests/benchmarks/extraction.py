@@ -1,9 +1,10 @@
 """Main-text extraction against labelled pages, ours and the peers in the same run: token F1, segments, CPU a page.
 
-`python -m tests.benchmarks.extraction [--gold FOLDER] [--folds]` prints a table on stderr and one JSON line on stdout. Pages go in
-as served bytes; all engines run with one setting. With `--folds` each page is extracted by a model that was fitted
-without its fold (same registered domain, or shared text), which needs LightGBM: the figure to believe on the pages that the
-shipped model was fitted on. CPU is measured on every `--every`-th page by hash, five rounds in turn after a warm-up.
+`python -m tests.benchmarks.extraction [--gold FOLDER] [--folds FOLDER]` prints a table on stderr and one JSON line on
+stdout. Pages go in as served bytes; all engines run with one setting. With `--folds` each page is extracted by a
+model that was fitted without its fold (same registered domain, or shared text), which needs LightGBM: the figure to
+believe on the pages that the shipped model was fitted on. CPU is measured on every `--every`-th page by hash, five
+rounds in turn after a warm-up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ import numpy as np
 
 from pipelines.crawl.extract import extract_html
 from pipelines.crawl.html import fit, model
-from pipelines.crawl.html.labels import page_bytes, read_pages, segment_hits, token_scores, without_headline
+from pipelines.crawl.html.labels import (
+    page_bytes,
+    page_groups,
+    read_pages,
+    segment_hits,
+    token_scores,
+    without_headline,
+)
 from pipelines.crawl.html.scan import scan
 from tests.pack import FOLDER
 
@@ -82,11 +90,12 @@ def guarded(engine: Engine) -> Engine:
     return run
 
 
-def fold_models(folder: Path) -> dict[str, model.Model]:
-    """By page id, a model that has not seen the page's fold."""
-    samples = fit.load(folder)
-    fitted = fit.fold_models(samples)
-    return {sample.row["id"]: fitted[sample.fold] for sample in samples}
+def fold_models(rows: list[dict[str, Any]], folder: Path) -> dict[str, model.Model]:
+    """By page id, a model that has not seen the page's fold; fitted first where the folder has none."""
+    if not (folder / "fold0.npz").exists():
+        fit.main(["--labels", str(FOLDER / "labels"), "--folds", str(folder), "--out", str(folder / "whole.npz")])
+    fitted = [model.read_model(folder / f"fold{number}.npz") for number in range(fit.FOLDS)]
+    return {row["id"]: fitted[fit.fold_of(group)] for row, group in zip(rows, page_groups(rows), strict=True)}
 
 
 def page_title(html: bytes, encoding: str) -> str:
@@ -111,17 +120,21 @@ def score(rows: list[dict[str, Any]], texts: dict[str, str], titles: dict[str, s
             hits = [a + b for a, b in zip(hits, segment_hits(text, row["must"], row["must_not"]), strict=True)]
     drawn = random.Random(7)
     boots = [
-        {name: statistics.fmean(drawn.choices(values, k=len(values))) for name, values in by_set.items()} for _ in range(1000)
+        {name: statistics.fmean(drawn.choices(values, k=len(values))) for name, values in by_set.items()}
+        for _ in range(1000)
     ]
     macros = sorted(statistics.fmean(boot.values()) for boot in boots)
     must, must_not = hits[0] / max(hits[1], 1), 1 - hits[2] / max(hits[3], 1)
     return {
-        "macro": statistics.fmean(statistics.fmean(v) for v in by_set.values()), "macro_95": [macros[24], macros[974]],
+        "macro": statistics.fmean(statistics.fmean(v) for v in by_set.values()),
+        "macro_95": [macros[24], macros[974]],
         "zh": statistics.fmean(chinese) if chinese else None,
         "sets": {name: statistics.fmean(v) for name, v in sorted(by_set.items())},
         "sets_95": {name: [sorted(b[name] for b in boots)[k] for k in (24, 974)] for name in sorted(by_set)},
-        "must": must, "must_not": must_not, "segments": (must + must_not) / 2,
-    }  # fmt: skip
+        "must": must,
+        "must_not": must_not,
+        "segments": (must + must_not) / 2,
+    }
 
 
 def cpu(rows: list[dict[str, Any]], bodies: list[bytes], chosen: dict[str, Engine]) -> dict[str, dict[str, float]]:
@@ -141,9 +154,12 @@ def cpu(rows: list[dict[str, Any]], bodies: list[bytes], chosen: dict[str, Engin
         means = [statistics.fmean(one) for one in rounds]
         pages = np.median(np.array(rounds), axis=0)
         result[name] = {
-            "mean_ms": statistics.median(means), "median_ms": float(np.median(pages)), "p99_ms": float(np.percentile(pages, 99)),
-            "max_ms": float(pages.max()), "spread": (max(means) - min(means)) / statistics.median(means),
-        }  # fmt: skip
+            "mean_ms": statistics.median(means),
+            "median_ms": float(np.median(pages)),
+            "p99_ms": float(np.percentile(pages, 99)),
+            "max_ms": float(pages.max()),
+            "spread": (max(means) - min(means)) / statistics.median(means),
+        }
     return result
 
 
@@ -165,15 +181,21 @@ def _rounded(value: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gold", type=Path, default=FOLDER / "labels")
-    parser.add_argument("--folds", action="store_true", help="extract each page by a model that has not seen its fold")
-    parser.add_argument("--every", type=int, default=4, help="CPU is measured on every n-th page by hash; 0: not at all")
+    parser.add_argument(
+        "--folds", type=Path, help="extract each page by a model that has not seen its fold; kept there"
+    )
+    parser.add_argument(
+        "--every", type=int, default=4, help="CPU is measured on every n-th page by hash; 0: not at all"
+    )
     parser.add_argument("--engines", nargs="*", help="only these")
     arguments = parser.parse_args()
     rows = list(read_pages(arguments.gold))
     bodies = [page_bytes(row) for row in rows]
     titles = {row["id"]: page_title(body, row["encoding"]) for row, body in zip(rows, bodies, strict=True)}
-    chosen = {name: guarded(engine) for name, engine in engines(set(arguments.engines) if arguments.engines else None).items()}
-    unseen = fold_models(arguments.gold) if arguments.folds else {}
+    chosen = {
+        name: guarded(engine) for name, engine in engines(set(arguments.engines) if arguments.engines else None).items()
+    }
+    unseen = fold_models(rows, arguments.folds) if arguments.folds else {}
     shipped = model.model
     scores = {}
     for name, engine in chosen.items():
@@ -188,9 +210,14 @@ def main() -> None:
     peers = [found for name, found in scores.items() if name != "gristmill"]
     best = {name: max((peer["sets"][name] for peer in peers), default=0.0) for name in ours["sets"]}
     result: dict[str, Any] = {
-        "benchmark": "extraction", "pages": len(rows), "model": "folds" if unseen else "shipped", **ours, "best_peer": best,
-        "below_best_peer": sum(ours["sets"][name] < value - 0.01 for name, value in best.items()), "peers": scores,
-    }  # fmt: skip
+        "benchmark": "extraction",
+        "pages": len(rows),
+        "model": "folds" if unseen else "shipped",
+        **ours,
+        "best_peer": best,
+        "below_best_peer": sum(ours["sets"][name] < value - 0.01 for name, value in best.items()),
+        "peers": scores,
+    }
     if arguments.every:
         timed = [n for n, row in enumerate(rows) if zlib.crc32(row["id"].encode()) % arguments.every == 0]
         spent = cpu([rows[n] for n in timed], [bodies[n] for n in timed], chosen)
@@ -200,8 +227,9 @@ def main() -> None:
             result["cpu_vs_trafilatura"] = spent["gristmill"]["mean_ms"] / base["mean_ms"]
             result["p99_vs_trafilatura"] = spent["gristmill"]["p99_ms"] / base["p99_ms"]
     result["versions"] = {
-        "python": platform.python_version(), **{name: _version(name) for name in ("trafilatura", "readability-lxml", "resiliparse", "numba", "lxml")}
-    }  # fmt: skip
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("trafilatura", "readability-lxml", "resiliparse", "numba", "lxml")},
+    }
     names = sorted(ours["sets"])
     header = " ".join(f"{n[:11]:>11}" for n in names)
     sys.stderr.write(f"{'engine':22} macro     zh  {header}  must/not  CPU ms mean / p99\n")

@@ -13,18 +13,41 @@ from pipelines.kernels import kernel
 _WINDOWS = (2, 5, 12, 30)
 _LEVELS = (0.25, 0.5, 0.75)
 CONTEXT: tuple[str, ...] = (
-    "p", *(f"p@{o:+d}" for o in (-4, -3, -2, -1, 1, 2, 3, 4)), *(f"p_mean{r}" for r in _WINDOWS),
-    "p_before", "p_after", "p_place",
+    "p",
+    *(f"p@{o:+d}" for o in (-4, -3, -2, -1, 1, 2, 3, 4)),
+    *(f"p_mean{r}" for r in _WINDOWS),
+    "p_before",
+    "p_after",
+    "p_place",
     *(f"p_{what}_{group}" for group in ("box", "upper_box", "path", "repeat") for what in ("mean", "share")),
     *(f"p_{what}_up{level}" for level in range(1, 5) for what in ("mean", "share")),
-    "p_page", "p_mass", "p_from_first", "p_to_last", "p_max_before", "p_max_after",
-    *(f"{what}{int(100 * t)}" for t in _LEVELS for what in (
-        "p_inside", "p_worth0_", "p_worth1_", "p_worth2_", "p_in_run", "p_run_from", "p_run_to", "p_span", "p_inside_place",
-    )),
-)  # fmt: skip
+    "p_page",
+    "p_mass",
+    "p_from_first",
+    "p_to_last",
+    "p_max_before",
+    "p_max_after",
+    *(
+        f"{what}{int(100 * t)}"
+        for t in _LEVELS
+        for what in (
+            "p_inside",
+            "p_worth0_",
+            "p_worth1_",
+            "p_worth2_",
+            "p_in_run",
+            "p_run_from",
+            "p_run_to",
+            "p_span",
+            "p_inside_place",
+        )
+    ),
+)
 
 
-def context(probability: np.ndarray, tokens: np.ndarray, groups: np.ndarray, blocks: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+def context(
+    probability: np.ndarray, tokens: np.ndarray, groups: np.ndarray, blocks: np.ndarray, nodes: np.ndarray
+) -> np.ndarray:
     """(n, len(CONTEXT)) float32 from (n,) probabilities and what `features` and `scan` gave."""
     return _context(probability.astype(np.float32), tokens, groups, blocks, nodes, len(CONTEXT), np.array(_LEVELS))
 

@@ -1,9 +1,9 @@
 """Numbers that tell main text from the rest, one row a block, all from one page's `Scan`.
 
 A row holds the block itself, its elements (nearest ancestor with each word category or tag, sizes and link density of
-the containers around it), repeated structures (siblings of one kind, blocks with one path), a readability-like score of
-its containers, its place on the page, and a few numbers of its neighbours.  What a block weighs is counted in tokens: a Han
-character or kana, or a run of other letters and digits.
+the containers around it), repeated structures (siblings of one kind, blocks with one path), a readability-like score
+of its containers, its place on the page, and a few numbers of its neighbours. What a block weighs is counted in
+tokens: a Han character or kana, or a run of other letters and digits.
 """
 
 from __future__ import annotations
@@ -11,19 +11,6 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.crawl.html.scan import (
-    BOLD,
-    DEPTH,
-    END_BLOCK,
-    FIRST_BLOCK,
-    FLAGS,
-    LINKED,
-    LINKS,
-    NODE,
-    PARENT,
-    SOURCE,
-    TAG_ID,
-    TEXT_END,
-    TEXT_START,
     Scan,
 )
 from pipelines.crawl.html.tables import TAG, automaton_of, categories
@@ -31,59 +18,204 @@ from pipelines.kernels import kernel
 
 _CATEGORIES = len(categories("attributes"))
 _PHRASES = len(categories("phrases"))
-_ANCESTOR_TAGS = (
-    "article main aside nav footer header form table tr ul ol li section figure blockquote dl h1 h2 h3 h4 p pre body button td div"
-).split()
+_ANCESTOR_TAGS = [
+    "article",
+    "main",
+    "aside",
+    "nav",
+    "footer",
+    "header",
+    "form",
+    "table",
+    "tr",
+    "ul",
+    "ol",
+    "li",
+    "section",
+    "figure",
+    "blockquote",
+    "dl",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "p",
+    "pre",
+    "body",
+    "button",
+    "td",
+    "div",
+]
 _TAG_SLOT = np.full(256, -1, np.int16)
 for _slot, _name in enumerate(_ANCESTOR_TAGS):
     _TAG_SLOT[TAG[_name]] = _slot
-for _name, _like in (("th", "td"), ("h5", "h4"), ("h6", "h4"), ("figcaption", "figure"), ("dt", "dl"), ("dd", "dl"), ("menu", "ul")):
+for _name, _like in (
+    ("th", "td"),
+    ("h5", "h4"),
+    ("h6", "h4"),
+    ("figcaption", "figure"),
+    ("dt", "dl"),
+    ("dd", "dl"),
+    ("menu", "ul"),
+):
     _TAG_SLOT[TAG[_name]] = _TAG_SLOT[TAG[_like]]
 _FAR = 20.0
 
 _OWN = [
-    "tokens", "log_tokens", "letters_per_token", "han", "digit", "upper", "comma", "sentence_end", "colon", "bullet", "ends_sentence",
-    "ends_other", "starts_lower", "starts_digit", "linked", "links", "links_per_token", "bold", "after_break", "time", "code", "image", "formula",
-    "same_text", "in_title", "is_title", "phrase_bits", "tag", "depth", "markup_per_token",
+    "tokens",
+    "log_tokens",
+    "letters_per_token",
+    "han",
+    "digit",
+    "upper",
+    "comma",
+    "sentence_end",
+    "colon",
+    "bullet",
+    "ends_sentence",
+    "ends_other",
+    "starts_lower",
+    "starts_digit",
+    "linked",
+    "links",
+    "links_per_token",
+    "bold",
+    "after_break",
+    "time",
+    "code",
+    "image",
+    "formula",
+    "same_text",
+    "in_title",
+    "is_title",
+    "phrase_bits",
+    "tag",
+    "depth",
+    "markup_per_token",
     *(f"phrase.{name}" for name in categories("phrases")),
-]  # fmt: skip
+]
 _AROUND = [
-    *(f"near.{name}" for name in categories("attributes")), *(f"in.{name}" for name in _ANCESTOR_TAGS),
-    *(f"{name}{level}" for level in range(5) for name in ("box_tokens", "box_linked", "box_blocks", "box_sentences", "box_place", "box_score")),
-    "path_blocks", "path_share", "path_linked", "path_sentences", "repeat_count", "repeat_share", "repeat_linked", "repeat_tokens", "repeat_index",
-    "repeat_up", "best_inside", "best_up", "best_share", "best_linked", "score_share", "same_box_before", "same_box_after", "depth_before", "depth_after",
-]  # fmt: skip
+    *(f"near.{name}" for name in categories("attributes")),
+    *(f"in.{name}" for name in _ANCESTOR_TAGS),
+    *(
+        f"{name}{level}"
+        for level in range(5)
+        for name in ("box_tokens", "box_linked", "box_blocks", "box_sentences", "box_place", "box_score")
+    ),
+    "path_blocks",
+    "path_share",
+    "path_linked",
+    "path_sentences",
+    "repeat_count",
+    "repeat_share",
+    "repeat_linked",
+    "repeat_tokens",
+    "repeat_index",
+    "repeat_up",
+    "best_inside",
+    "best_up",
+    "best_share",
+    "best_linked",
+    "score_share",
+    "same_box_before",
+    "same_box_after",
+    "depth_before",
+    "depth_after",
+]
 _SINCE = ("copyright", "editor", "share", "nav", "comment", "related", "disclaimer", "tag")
 _STORY = [
-    "title_up", "title_down", "title_shared", "article_count", "article_index", "article_share", "article_titled", "heading_level",
-    "heading_linked", *(f"heading.{name}" for name in ("related", "comment", "nav", "ad", "share", "login")), "headings_after_title",
-    "heading_rank", *(f"since.{name}" for name in _SINCE), "long_since_title", "links_since_long", "repeat_links", "repeat_heads", "own_repeat_linked",
-    "first_long", "long_rank", "read_inside", "read_joined", "read_up", "read_share", "read_margin", "read_score", "read_titled",
+    "title_up",
+    "title_down",
+    "title_shared",
+    "article_count",
+    "article_index",
+    "article_share",
+    "article_titled",
+    "heading_level",
+    "heading_linked",
+    *(f"heading.{name}" for name in ("related", "comment", "nav", "ad", "share", "login")),
+    "headings_after_title",
+    "heading_rank",
+    *(f"since.{name}" for name in _SINCE),
+    "long_since_title",
+    "links_since_long",
+    "repeat_links",
+    "repeat_heads",
+    "own_repeat_linked",
+    "first_long",
+    "long_rank",
+    "read_inside",
+    "read_joined",
+    "read_up",
+    "read_share",
+    "read_margin",
+    "read_score",
+    "read_titled",
 ]
 _PLACE = [
-    "block_place", "token_place", "blocks_from_title", "after_title", "blocks_from_heading", "tokens_before", "tokens_after",
-    "page_tokens", "page_blocks", "page_linked", "page_sentences", "page_han", "page_lists", "page_long", "page_longest", "page_forms",
-    "page_headings", "page_time", "page_titled",
+    "block_place",
+    "token_place",
+    "blocks_from_title",
+    "after_title",
+    "blocks_from_heading",
+    "tokens_before",
+    "tokens_after",
+    "page_tokens",
+    "page_blocks",
+    "page_linked",
+    "page_sentences",
+    "page_han",
+    "page_lists",
+    "page_long",
+    "page_longest",
+    "page_forms",
+    "page_headings",
+    "page_time",
+    "page_titled",
     *(f"page.{name}" for name in ("article", "forum", "product", "list", "comment", "content", "code")),
-]  # fmt: skip
+]
 _NEAR = ("log_tokens", "linked", "sentence_end", "ends_sentence", "phrase_bits", "tag", "han", "comma")
 _OFFSETS = (-3, -2, -1, 1, 2, 3)
-FEATURES: tuple[str, ...] = (*_OWN, *_AROUND, *_STORY, *_PLACE, *(f"{name}@{offset:+d}" for offset in _OFFSETS for name in _NEAR))
+FEATURES: tuple[str, ...] = (
+    *_OWN,
+    *_AROUND,
+    *_STORY,
+    *_PLACE,
+    *(f"{name}@{offset:+d}" for offset in _OFFSETS for name in _NEAR),
+)
 _AT = {name: number for number, name in enumerate(FEATURES)}
 _NEAR_COLUMNS = np.array([_AT[name] for name in _NEAR], np.int64)
-_PAGE_BITS = np.array([categories("attributes").index(n) for n in ("article", "forum", "product", "list", "comment", "content", "code")], np.int64)
+_PAGE_BITS = np.array(
+    [categories("attributes").index(n) for n in ("article", "forum", "product", "list", "comment", "content", "code")],
+    np.int64,
+)
 _A_PHRASE, _A_NEAR, _A_IN, _A_BOX = _AT["phrase.copyright"], _AT["near.nav"], _AT["in.article"], _AT["box_tokens0"]
-_A_PATH, _A_PLACE, _A_PAGE, _A_AROUND = _AT["path_blocks"], _AT["block_place"], _AT["page.article"], _AT["log_tokens@-3"]
+_A_PATH, _A_PLACE, _A_PAGE, _A_AROUND = (
+    _AT["path_blocks"],
+    _AT["block_place"],
+    _AT["page.article"],
+    _AT["log_tokens@-3"],
+)
 _A_STORY = _AT["title_up"]
 _SINCE_PHRASES = np.array([categories("phrases").index(name) for name in _SINCE], np.int64)
-_HEADING_PHRASES = np.array([categories("phrases").index(n) for n in ("related", "comment", "nav", "ad", "share", "login")], np.int64)
+_HEADING_PHRASES = np.array(
+    [categories("phrases").index(n) for n in ("related", "comment", "nav", "ad", "share", "login")], np.int64
+)
 _GOOD_BITS = np.uint32(sum(1 << categories("attributes").index(name) for name in ("article", "content", "post")))
 _BAD_BITS = np.uint32(
-    sum(1 << categories("attributes").index(n) for n in "comment footer sidebar related share ad form nav hidden tag header".split())
+    sum(
+        1 << categories("attributes").index(n)
+        for n in ["comment", "footer", "sidebar", "related", "share", "ad", "form", "nav", "hidden", "tag", "header"]
+    )
 )
 _A_READ = _AT["read_inside"]
 _BASE_SCORES = np.zeros(256, np.float64)
-for _names, _score in (("div article section main", 5), ("pre td blockquote", 3), ("address ol ul dl dd dt li form", -3), ("h1 h2 h3 h4 h5 h6 th", -5)):
+for _names, _score in (
+    ("div article section main", 5),
+    ("pre td blockquote", 3),
+    ("address ol ul dl dd dt li form", -3),
+    ("h1 h2 h3 h4 h5 h6 th", -5),
+):
     for _name in _names.split():
         _BASE_SCORES[TAG[_name]] = _score
 _T_ARTICLE = TAG["article"]
@@ -96,9 +228,22 @@ def features(page: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     The groups number each block's container, the one above it, its path and its repeated structure.
     """
     return _features(
-        page.text, page.blocks, page.nodes, page.masks, page.signatures, page.title[0], page.title[1], np.uint32(page.page_type),
-        automaton_of("phrases"), _TAG_SLOT, _NEAR_COLUMNS, _PAGE_BITS, _GOOD_BITS, _BAD_BITS, len(FEATURES),
-    )  # fmt: skip
+        page.text,
+        page.blocks,
+        page.nodes,
+        page.masks,
+        page.signatures,
+        page.title[0],
+        page.title[1],
+        np.uint32(page.page_type),
+        automaton_of("phrases"),
+        _TAG_SLOT,
+        _NEAR_COLUMNS,
+        _PAGE_BITS,
+        _GOOD_BITS,
+        _BAD_BITS,
+        len(FEATURES),
+    )
 
 
 @kernel
@@ -232,10 +377,22 @@ def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
             elif code == 0xFF1A:
                 colons += 1
                 in_word = False
-            elif code == 0x00BB or code == 0x00B7 or code == 0x2022 or code == 0xFF5C or code == 0x203A or code == 0x25A0 or code == 0x25CF:
+            elif (
+                code == 0x00BB
+                or code == 0x00B7
+                or code == 0x2022
+                or code == 0xFF5C
+                or code == 0x203A
+                or code == 0x25A0
+                or code == 0x25CF
+            ):
                 bullets += 1
                 in_word = False
-            elif code >= 0x2000 and code <= 0x206F or code >= 0x3000 and code <= 0x303F or code >= 0xFF00 and code <= 0xFF0F:
+            elif (
+                (code >= 0x2000 and code <= 0x206F)
+                or (code >= 0x3000 and code <= 0x303F)
+                or (code >= 0xFF00 and code <= 0xFF0F)
+            ):
                 in_word = False
             else:
                 words += not in_word
@@ -257,7 +414,15 @@ def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
         row[8] = colons / weight
         row[9] = bullets / weight
         row[10] = last_end
-        row[11] = 1.0 if last == 58 or last == 0xFF1A else 2.0 if last == 44 or last == 0xFF0C else 3.0 if 48 <= last <= 57 else 0.0
+        row[11] = (
+            1.0
+            if last == 58 or last == 0xFF1A
+            else 2.0
+            if last == 44 or last == 0xFF0C
+            else 3.0
+            if 48 <= last <= 57
+            else 0.0
+        )
         row[12] = 97 <= first <= 122
         row[13] = 48 <= first <= 57
         row[14] = blocks[b, 3] / bytes_
@@ -280,7 +445,23 @@ def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
 
 
 @kernel
-def _features(text, blocks, nodes, masks, signatures, title_start, title_end, page_type, machine, tag_slot, near, page_bits, good_bits, bad_bits, width):
+def _features(
+    text,
+    blocks,
+    nodes,
+    masks,
+    signatures,
+    title_start,
+    title_end,
+    page_type,
+    machine,
+    tag_slot,
+    near,
+    page_bits,
+    good_bits,
+    bad_bits,
+    width,
+):
     n = len(blocks)
     m = len(nodes)
     out = np.zeros((n, width), np.float32)
@@ -321,7 +502,9 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
             if size <= title_size and _contains(text, title_start, title_end, blocks[b, 0], blocks[b, 1]):
                 share = size / title_size
                 out[b, 24] = share
-                if share > 0.35 and first_title < 0 or share > 0.35 and nodes[blocks[b, 2], 1] == _T_H1 and out[first_title, 28] == 0:
+                if (share > 0.35 and first_title < 0) or (
+                    share > 0.35 and nodes[blocks[b, 2], 1] == _T_H1 and out[first_title, 28] == 0
+                ):
                     first_title = b
                     out[b, 28] = nodes[blocks[b, 2], 1] == _T_H1
                 out[b, 25] = share > 0.35
@@ -340,9 +523,9 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
             for k in range(slots):
                 tag_depth[v, k] = tag_depth[parent, k]
             above = nodes[parent, 0]
-            paths[v] = (signatures[v] * np.uint64(0x9E3779B97F4A7C15)) ^ (signatures[parent] * np.uint64(0xC2B2AE3D27D4EB4F)) ^ (
-                signatures[above] if above >= 0 else np.uint64(0)
-            ) | np.uint64(1)
+            paths[v] = (signatures[v] * np.uint64(0x9E3779B97F4A7C15)) ^ (
+                signatures[parent] * np.uint64(0xC2B2AE3D27D4EB4F)
+            ) ^ (signatures[above] if above >= 0 else np.uint64(0)) | np.uint64(1)
             siblings[v] = (signatures[v] ^ (np.uint64(parent + 1) * np.uint64(0x9E3779B97F4A7C15))) | np.uint64(1)
         else:
             paths[v] = 1
@@ -524,7 +707,9 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
         row[column + 17] = times
         row[column + 18] = first_title >= 0
         for k in range(7):
-            row[_A_PAGE + k] = min(page_counts[k], 50.0) + (100.0 if (page_type >> np.uint32(page_bits[k])) & np.uint32(1) else 0.0)
+            row[_A_PAGE + k] = min(page_counts[k], 50.0) + (
+                100.0 if (page_type >> np.uint32(page_bits[k])) & np.uint32(1) else 0.0
+            )
     _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups)
     _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits)
     # ---- neighbours
@@ -540,7 +725,7 @@ def _features(text, blocks, nodes, masks, signatures, title_start, title_end, pa
 
 @kernel
 def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups):
-    """Where the block stands in what the headline begins: shared containers, headings and end marks passed on the way."""
+    """Where the block stands in what the headline begins: shared containers, headings and end marks passed."""
     n = len(blocks)
     m = len(nodes)
     whole = max(sum_tokens[n], 1.0)
@@ -556,8 +741,6 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
             u = nodes[u, 0]
     article = np.full(m, -1, np.int32)
     articles = 0
-    links_in = np.zeros(m, np.float64)
-    heads_in = np.zeros(m, np.float64)
     for v in range(m):
         if nodes[v, 0] >= 0:
             article[v] = article[nodes[v, 0]]
@@ -578,7 +761,7 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
         slot = sibling_slot[g]
         tag = nodes[blocks[b, 2], 1]
         group_links[slot] += blocks[b, 4]
-        if out[b, 14] > 0.6 and (tag >= _T_H1 and tag <= _T_H6 or 5 <= tokens[b] <= 60):
+        if out[b, 14] > 0.6 and ((tag >= _T_H1 and tag <= _T_H6) or 5 <= tokens[b] <= 60):
             group_heads[slot] += 1
     since = np.full(len(_SINCE_PHRASES), 60, np.int64)
     level = 0
@@ -672,7 +855,8 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
 def _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits):
     """The one container that reader modes would show: paragraphs score for their parent and half for the one above.
 
-    After the published heuristics of reader modes (Arc90 Readability, 2009): commas and length, tag and class weights, link density.
+    After the published heuristics of reader modes (Arc90 Readability, 2009): commas and length, tag and class
+    weights, link density.
     """
     n = len(blocks)
     m = len(nodes)
@@ -706,7 +890,7 @@ def _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_lin
     for v in range(m):
         held = max(sum_tokens[nodes[v, 4]] - sum_tokens[nodes[v, 3]], 1.0)
         scores[v] *= 1.0 - (sum_linked[nodes[v, 4]] - sum_linked[nodes[v, 3]]) / held
-        if seen[v] and scores[v] > scores[top] or not seen[top]:
+        if (seen[v] and scores[v] > scores[top]) or not seen[top]:
             top = v
     best = max(scores[top], 1e-3)
     second = 0.0

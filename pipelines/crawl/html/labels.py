@@ -1,12 +1,13 @@
 """Pages with their main text: how they are read, compared with an extraction, and turned into labels of blocks.
 
-A file of labels is JSON lines (plain, .gz or .zst), one row a page: `set`, `id`, `domain`, `lang`, `html` and `html_codec` (the bytes
-are `html.encode(html_codec)`), `encoding` (in which those bytes are text), `gold` (main text, or null where a page has segments
-only), `must` and `must_not` (segments that have to be, or must not be, in the output).
+A file of labels is JSON lines (plain, .gz or .zst), one row a page: `set`, `id`, `domain`, `lang`, `html` and
+`html_codec` (the bytes are `html.encode(html_codec)`), `encoding` (in which those bytes are text), `gold` (main text,
+or null where a page has segments only), `must` and `must_not` (segments that have to be, or must not be, in the
+output).
 
-Token F1 as CleanEval-like evaluations count it: Han characters and kana one by one, other runs of word characters whole,
-after NFKC and lower-casing; multiset overlap.  Lines that are the headline count on neither side, because label sets disagree on
-whether it belongs to the text.
+Token F1 as CleanEval-like evaluations count it: Han characters and kana one by one, other runs of word characters
+whole, after NFKC and lower-casing; multiset overlap. Lines that are the headline count on neither side, because label
+sets disagree on whether it belongs to the text.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def _open(path: Path) -> io.TextIOBase:
     if path.suffix == ".zst":
         import zstandard
 
-        reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(path.open("rb"), read_across_frames=True)
+        reader = zstandard.ZstdDecompressor(max_window_size=2**27).stream_reader(
+            path.open("rb"), read_across_frames=True
+        )
         return io.TextIOWrapper(reader, "utf-8")
     return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
@@ -93,7 +96,8 @@ def without_headline(text: str, title: str) -> str:
 def block_labels(blocks: list[str], gold: str) -> np.ndarray:
     """(n,) float32: share of each block's 4-grams that the gold text has; -1 for a block without tokens.
 
-    A block of fewer than four tokens is main text where it is a line of the gold text, or stands in it beside its neighbour.
+    A block of fewer than four tokens is main text where it is a line of the gold text, or stands in it beside its
+    neighbour.
     """
     wanted = tokens(gold)
     grams = {tuple(wanted[i : i + _GRAM]) for i in range(len(wanted) - _GRAM + 1)}
@@ -128,7 +132,7 @@ def page_groups(pages: list[dict[str, Any]]) -> list[str]:
         words = tokens(page["gold"] or "")
         shared: Counter[str] = Counter()
         for i in range(max(len(words) - 19, 0)):
-            digest = xxhash.xxh3_64_intdigest(" ".join(words[i : i + 20]))
+            digest = xxhash.xxh3_64_intdigest(" ".join(words[i : i + 20]).encode())
             if digest % 16 == 0:
                 shared[holders.setdefault(digest, page["domain"])] += 1
         for domain, count in shared.items():

@@ -1,8 +1,8 @@
 """The two models of `blocks.npz` and their forward passes: which blocks are main text.
 
-Gradient-boosted trees (fitted by `pipelines.crawl.html.fit`): the first sees a block's own numbers, the second also what
-the first says of the blocks around it. The cut is made per page where the expected F1 is largest (an optimal F1 threshold is half of
-the F1 it reaches: Lipton et al. 2014, so no fixed threshold fits all pages).
+Gradient-boosted trees (fitted by `pipelines.crawl.html.fit`): the first sees a block's own numbers, the second also
+what the first says of the blocks around it. The cut is made per page where the expected F1 is largest (an optimal F1
+threshold is half of the F1 it reaches: Lipton et al. 2014, so no fixed threshold fits all pages).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,11 +22,13 @@ from pipelines.errors import IntegrityError
 from pipelines.kernels import kernel
 
 MODEL_NAME = "blocks.npz"
+# Blocks of one page err together, so the expectation over independent blocks keeps too much; chosen on folds.
+SHARPNESS = 1.7
 _IS_TITLE = FEATURES.index("is_title")
 
 
 class Trees(NamedTuple):
-    """Trees as arrays: node k of all nodes goes to `left[k]` where column `column[k]` <= `threshold[k]`, else to `right[k]`.
+    """Trees as arrays: node k goes to `left[k]` where column `column[k]` <= `threshold[k]`, else to `right[k]`.
 
     A child below 0 is leaf -child-1.
     """
@@ -49,13 +52,17 @@ class Model(NamedTuple):
 @functools.cache
 def model() -> Model:
     """The shipped model; IntegrityError where it does not fit this code."""
-    resource = files("pipelines.crawl.html").joinpath(MODEL_NAME)
+    return read_model(files("pipelines.crawl.html").joinpath(MODEL_NAME))
+
+
+def read_model(resource: Traversable) -> Model:
+    """A model that `fit` wrote; IntegrityError where it does not fit this code."""
     with resource.open("rb") as file, np.load(file, allow_pickle=False) as loaded:
         if str(loaded["columns"]) != column_names_hash():
             raise IntegrityError(
-                f"{MODEL_NAME} was fitted for other features than this code computes.",
+                f"{resource.name} was fitted for other features than this code computes.",
                 key=MODEL_NAME,
-                mend="Restore the file that belongs to this version, or fit it again: python -m pipelines.crawl.html.fit",
+                mend="Restore the file of this version, or fit it again: python -m pipelines.crawl.html.fit",
             )
         trees = [Trees(*(loaded[f"{stage}.{name}"] for name in Trees._fields)) for stage in ("first", "second")]
         return Model(trees[0], trees[1], loaded["own"])
@@ -107,8 +114,9 @@ def best_cut(probability: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """(n,) bool: the blocks to keep so that the expected token F1 of the page is largest."""
     keep = np.zeros(len(probability), bool)
     if len(probability):
-        order = np.argsort(-probability, kind="stable")
+        sharp = probability.astype(np.float64) ** SHARPNESS
+        order = np.argsort(-sharp, kind="stable")
         weight = tokens[order].astype(np.float64)
-        found = np.cumsum(weight * probability[order])
+        found = np.cumsum(weight * sharp[order])
         keep[order[: int(np.argmax(2 * found / (np.cumsum(weight) + found[-1] + 1e-9))) + 1]] = True
     return keep

@@ -1,24 +1,28 @@
-"""Kept blocks -> text: paragraphs by line, list items, table rows and code so that they stay readable; Markdown as an option."""
+"""Kept blocks -> text: paragraphs by line, list items, table rows and code so that they stay readable; Markdown as an
+option.
+"""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from pipelines.crawl.html.scan import Scan
+from pipelines.crawl.html.scan import END_BLOCK, FIRST_BLOCK, PARENT, TAG_ID, Scan
 from pipelines.crawl.html.tables import TAG
-from pipelines.kernels import kernel
 
 PARAGRAPH, HEADING, ITEM, CELL, CODE, QUOTE, INSIDE_ITEM = range(7)
+_MAX_INDENT = 6
 _MAX_CELL_BYTES = 400  # a longer cell, or one with blocks in it, is layout
-_T_H1, _T_H6, _T_LI, _T_DT, _T_DD, _T_UL, _T_OL, _T_TR, _T_TD, _T_TH, _T_TABLE, _T_PRE, _T_QUOTE = (
-    TAG[n] for n in ("h1", "h6", "li", "dt", "dd", "ul", "ol", "tr", "td", "th", "table", "pre", "blockquote")
+_T_H1, _T_H6, _T_LI, _T_UL, _T_OL, _T_TR, _T_TD, _T_TH, _T_TABLE, _T_PRE, _T_QUOTE = (
+    TAG[n] for n in ("h1", "h6", "li", "ul", "ol", "tr", "td", "th", "table", "pre", "blockquote")
 )
 
 
 def render(page: Scan, keep: np.ndarray, *, markdown: bool = False) -> str:
     """Text of the blocks where `keep` (n,) is true, in page order."""
     kept = np.flatnonzero(keep)
-    shapes = _shapes(page.blocks, page.nodes, kept).tolist()
+    shapes = _shapes(page.blocks, page.nodes, kept)
     raw = page.text.tobytes()
     spans = page.blocks[kept, :2].tolist()
     lines: list[str] = []
@@ -60,60 +64,75 @@ def _row(cells: list[str], *, markdown: bool, is_first: bool) -> list[str]:
     return [row, "|" + " --- |" * len(cells)] if is_first else [row]
 
 
-@kernel
-def _shapes(blocks, nodes, kept):
-    """(k, 4) int32 of each kept block: kind, level (heading, list depth, table), row (or element), number in an ordered list."""
-    out = np.zeros((len(kept), 4), np.int32)
-    numbers = np.zeros(len(nodes), np.int32)
-    seen_item = -1
-    for i in range(len(kept)):
-        b = kept[i]
-        u = blocks[b, 2]
-        depth = 0
-        item = -1
-        listed = -1
-        row = -1
-        cell = -1
-        table = -1
-        while u > 0:
-            tag = nodes[u, 1]
-            if out[i, 0] == 0:
-                if tag == _T_PRE:
-                    out[i, 0] = CODE
-                    out[i, 2] = u
-                elif tag >= _T_H1 and tag <= _T_H6 and item < 0:
-                    out[i, 0] = HEADING
-                    out[i, 1] = tag - _T_H1 + 1
-                    out[i, 2] = u
-                elif tag == _T_QUOTE:
-                    out[i, 0] = QUOTE
-            if (tag == _T_LI or tag == _T_DD or tag == _T_DT) and item < 0 and cell < 0:
-                item = u
-            if tag == _T_UL or tag == _T_OL:
-                depth += 1
-                if listed < 0 and item >= 0:
-                    listed = u
-            if (tag == _T_TD or tag == _T_TH) and cell < 0 and item < 0:
-                cell = u
-            if tag == _T_TR and row < 0 and cell >= 0:
-                row = u
-            if tag == _T_TABLE and table < 0:
-                table = u
-            u = nodes[u, 0]
-        if out[i, 0] == CODE or out[i, 0] == HEADING:
-            continue
-        if item >= 0 and listed >= 0:
-            if item != seen_item:
-                out[i, 0] = ITEM
-                if nodes[listed, 1] == _T_OL:
-                    numbers[listed] += 1
-                    out[i, 3] = numbers[listed]
-            else:
-                out[i, 0] = INSIDE_ITEM
-            out[i, 1] = min(depth, 6)
-            seen_item = item
-        elif cell >= 0 and row >= 0 and nodes[cell, 4] - nodes[cell, 3] == 1 and blocks[b, 1] - blocks[b, 0] <= _MAX_CELL_BYTES:
-            out[i, 0] = CELL
-            out[i, 1] = table
-            out[i, 2] = row
-    return out
+class _Place(NamedTuple):
+    """What an element's text is written as, by the element itself and those around it."""
+
+    kind: int = PARAGRAPH
+    level: int = 0
+    element: int = -1  # the heading or pre
+    item: int = -1
+    lists: int = 0
+    list: int = -1  # of `item`
+    is_ordered: bool = False
+    cell: int = -1
+    row: int = -1
+    table: int = -1
+
+
+def _inside(around: _Place, element: int, tag: int) -> _Place:
+    """The place within `element` of `tag`, whose own place is `around`."""
+    if around.kind in (CODE, HEADING):
+        return around
+    if tag == _T_PRE:
+        return around._replace(kind=CODE, element=element)
+    if _T_H1 <= tag <= _T_H6:
+        return around._replace(kind=HEADING, level=tag - _T_H1 + 1, element=element)
+    if tag == _T_QUOTE:
+        return around._replace(kind=QUOTE)
+    if tag in (_T_UL, _T_OL):
+        return around._replace(lists=around.lists + 1, list=element, is_ordered=tag == _T_OL, cell=-1)
+    if tag == _T_LI and around.list >= 0:
+        return around._replace(item=element, cell=-1)
+    if tag in (_T_TD, _T_TH):
+        return around._replace(cell=element, item=-1, lists=0, list=-1)
+    if tag == _T_TR:
+        return around._replace(row=element)
+    if tag == _T_TABLE:
+        return around._replace(table=element, row=-1, cell=-1)
+    return around
+
+
+def _shapes(blocks: np.ndarray, nodes: np.ndarray, kept: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Of each kept block: kind, level (heading, list depth, table), row or element, number in an ordered list."""
+    parents, tags, firsts, ends = (nodes[:, k].tolist() for k in (PARENT, TAG_ID, FIRST_BLOCK, END_BLOCK))
+    places: dict[int, _Place] = {0: _Place()}
+    numbers: dict[int, int] = {}
+    shapes = []
+    item_before = -1
+    for start, stop, node in blocks[kept, :3].tolist():
+        path = []
+        while node not in places:
+            path.append(node)
+            node = parents[node]
+        place = places[node]
+        for node in reversed(path):
+            place = places[node] = _inside(place, node, tags[node])
+        if place.kind in (CODE, HEADING):
+            shapes.append((place.kind, place.level, place.element, 0))
+        elif place.item >= 0:
+            number = 0
+            if place.item != item_before and place.is_ordered:
+                number = numbers[place.list] = numbers.get(place.list, 0) + 1
+            kind = INSIDE_ITEM if place.item == item_before else ITEM
+            shapes.append((kind, min(place.lists, _MAX_INDENT), place.item, number))
+            item_before = place.item
+        elif (
+            place.cell >= 0
+            and place.row >= 0
+            and ends[place.cell] - firsts[place.cell] == 1
+            and stop - start <= _MAX_CELL_BYTES
+        ):
+            shapes.append((CELL, place.table, place.row, 0))
+        else:
+            shapes.append((place.kind, place.level, -1, 0))
+    return shapes

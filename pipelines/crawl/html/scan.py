@@ -1,8 +1,9 @@
 """One pass over a page's UTF-8: text cut into blocks, and the elements that hold them.
 
-No tree is built.  A stack of open block-level elements follows the HTML Standard where text depends on it (implied
-ends of p, li, dt, dd, tr, td; raw-text elements; end tags never reach out of a table cell), inline elements are flags.
-Everything is linear in the page and bounded by `Limits`; the pass allocates a few arrays as long as the page has tags.
+No tree is built. A stack of open block-level elements follows the HTML Standard where text depends on it (implied
+ends of p, li, dt, dd, tr, td; raw-text elements; end tags never reach out of a table cell), inline elements are
+flags. Everything is linear in the page and bounded by `Limits`; the pass allocates a few arrays as long as the page
+has tags.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, Tables, tables
+from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, tables
 from pipelines.kernels import kernel
 
 # Fields of a block, columns of `Scan.blocks`.
@@ -76,7 +77,7 @@ def _packed(name: str) -> int:
 # Attribute names of at most 8 letters, packed big-endian.
 _N_CLASS, _N_ID, _N_STYLE, _N_HIDDEN, _N_ROLE = (_packed(n) for n in ("class", "id", "style", "hidden", "role"))
 _N_ITEMPROP, _N_ITEMTYPE, _N_PROPERTY = (_packed(n) for n in ("itemprop", "itemtype", "property"))
-_N_NAME, _N_CONTENT, _N_TYPE = (_packed(n) for n in ("name", "content", "type"))
+_N_NAME, _N_CONTENT, _N_TYPE, _N_HREF = (_packed(n) for n in ("name", "content", "type", "href"))
 _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SPACE, _LT, _GT, _AMP, _SLASH, _QUOTE, _APOSTROPHE, _EQUALS = 32, 60, 62, 38, 47, 34, 39, 61
 
@@ -238,7 +239,7 @@ def _character(page, at, out, place, t):
                 best_slot = slot
                 break
             slot = (slot + 1) & size
-    if best == 0 or best != i and (best >= n or page[best] != 59) and best - at < 3:
+    if best == 0 or (best != i and (best >= n or page[best] != 59) and best - at < 3):
         return 0, place
     # A name without its semicolon counts only where the whole word is the name (`&copy 2020`, not `&notice`).
     if best != i:
@@ -338,7 +339,12 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
                     i += 3
                     pending_space = True
                     continue
-                if c == 0xE2 and i + 2 < n and page[i + 1] == 0x80 and (0x8B <= page[i + 2] <= 0x8F or 0xAA <= page[i + 2] <= 0xAE):
+                if (
+                    c == 0xE2
+                    and i + 2 < n
+                    and page[i + 1] == 0x80
+                    and (0x8B <= page[i + 2] <= 0x8F or 0xAA <= page[i + 2] <= 0xAE)
+                ):
                     i += 3
                     continue
                 if c == 0xEF and i + 2 < n and page[i + 1] == 0xBB and page[i + 2] == 0xBF:
@@ -427,6 +433,7 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
         attributes = 0
         content_start = 0
         content_end = 0
+        is_link = False
         is_type_meta = False
         is_json = False
         is_tex = False
@@ -441,7 +448,13 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
             attributes += 1
             packed = np.uint64(0)
             size = 0
-            while i < n and not _is_space(page[i]) and page[i] != _SLASH and page[i] != _GT and (page[i] != _EQUALS or size == 0):
+            while (
+                i < n
+                and not _is_space(page[i])
+                and page[i] != _SLASH
+                and page[i] != _GT
+                and (page[i] != _EQUALS or size == 0)
+            ):
                 if size < 9:
                     packed = (packed << np.uint64(8)) | np.uint64(_lower(page[i]))
                 size += 1
@@ -484,18 +497,41 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
                 mask |= _words(page, value_start, value_end, t.attributes) & np.uint32(_HIDDEN_BIT)
             elif packed == _N_HIDDEN:
                 mask |= np.uint32(_HIDDEN_BIT)
+            elif packed == _N_HREF:
+                is_link = True
             elif packed == _N_CONTENT:
                 content_start = value_start
                 content_end = value_end
             elif (packed == _N_PROPERTY or packed == _N_NAME) and tag == _T_META:
                 size = value_end - value_start
-                is_type_meta = size == 7 and _lower(page[value_start]) == 111 and page[value_start + 2] == 58 and _lower(page[value_start + 3]) == 116 and _lower(page[value_start + 4]) == 121
-                is_type_meta = is_type_meta or (size == 9 and _lower(page[value_start]) == 103 and _lower(page[value_start + 3]) == 101 and _lower(page[value_start + 8]) == 114)
+                is_type_meta = (
+                    size == 7
+                    and _lower(page[value_start]) == 111
+                    and page[value_start + 2] == 58
+                    and _lower(page[value_start + 3]) == 116
+                    and _lower(page[value_start + 4]) == 121
+                )
+                is_type_meta = is_type_meta or (
+                    size == 9
+                    and _lower(page[value_start]) == 103
+                    and _lower(page[value_start + 3]) == 101
+                    and _lower(page[value_start + 8]) == 114
+                )
             elif packed == _N_TYPE and tag == _T_SCRIPT:
                 for k in range(value_start, value_end - 3):
-                    if _lower(page[k]) == 106 and _lower(page[k + 1]) == 115 and _lower(page[k + 2]) == 111 and _lower(page[k + 3]) == 110:
+                    if (
+                        _lower(page[k]) == 106
+                        and _lower(page[k + 1]) == 115
+                        and _lower(page[k + 2]) == 111
+                        and _lower(page[k + 3]) == 110
+                    ):
                         is_json = True
-                    if page[k] == 47 and _lower(page[k + 1]) == 116 and _lower(page[k + 2]) == 101 and _lower(page[k + 3]) == 120:
+                    if (
+                        page[k] == 47
+                        and _lower(page[k + 1]) == 116
+                        and _lower(page[k + 2]) == 101
+                        and _lower(page[k + 3]) == 120
+                    ):
                         is_tex = True
         if attributes > max_attributes:
             status = TOO_MANY_ATTRIBUTES
@@ -542,7 +578,13 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
                 k = i
                 limit = min(end, i + 65536)
                 while k + 8 < limit:
-                    if page[k] == 64 and page[k + 1] == 116 and page[k + 2] == 121 and page[k + 3] == 112 and page[k + 4] == 101:
+                    if (
+                        page[k] == 64
+                        and page[k + 1] == 116
+                        and page[k + 2] == 121
+                        and page[k + 3] == 112
+                        and page[k + 4] == 101
+                    ):
                         j = k + 5
                         while j < limit and j < k + 60 and page[j] != 44 and page[j] != 125:
                             j += 1
@@ -587,7 +629,8 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
         # ---- inline elements
         if kind != BLOCK and kind != BREAK:
             if tag == _T_A:
-                if closing:
+                # An anchor without href is a place, not a link; either ends a link before it.
+                if closing or not is_link:
                     link_depth = -1
                 else:
                     link_depth = top
@@ -642,7 +685,16 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
             if open_count[tag] == 0:
                 continue
             k = top
-            is_cell_tag = tag == _T_TD or tag == _T_TH or tag == _T_TR or tag == _T_TABLE or tag == _T_TBODY or tag == _T_THEAD or tag == _T_TFOOT or tag == _T_BODY
+            is_cell_tag = (
+                tag == _T_TD
+                or tag == _T_TH
+                or tag == _T_TR
+                or tag == _T_TABLE
+                or tag == _T_TBODY
+                or tag == _T_THEAD
+                or tag == _T_TFOOT
+                or tag == _T_BODY
+            )
             while k > 0:
                 other = nodes[stack[k], TAG_ID]
                 if other == tag or (other >= _T_H1 and other <= _T_H6 and tag >= _T_H1 and tag <= _T_H6):
@@ -670,7 +722,16 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
                 if other == tag or (tag != _T_LI and (other == _T_DT or other == _T_DD)):
                     k = j
                     break
-                if other == _T_UL or other == _T_OL or other == _T_MENU or other == _T_DIR or other == _T_DL or other == _T_TD or other == _T_TH or other == _T_TABLE:
+                if (
+                    other == _T_UL
+                    or other == _T_OL
+                    or other == _T_MENU
+                    or other == _T_DIR
+                    or other == _T_DL
+                    or other == _T_TD
+                    or other == _T_TH
+                    or other == _T_TABLE
+                ):
                     break
                 j -= 1
         elif tag == _T_TR or tag == _T_TD or tag == _T_TH or tag == _T_TBODY or tag == _T_THEAD or tag == _T_TFOOT:

@@ -1,6 +1,7 @@
 """Tables that the compiled passes read: tags, named characters, and automata over the word lists.
 
-Tag names, their kinds and the named characters follow the HTML Standard (WHATWG); the word lists are `words.yaml`.
+The kernels (pipelines.kernels) take numbers of tags and counts of categories in as constants. Tag names, their kinds
+and the named characters follow the HTML Standard (WHATWG); the word lists are `words.yaml`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,110 @@ import numpy as np
 
 # How the scanner treats a tag.
 INLINE, BLOCK, BREAK, RAW, VOID = range(5)
-_BLOCKS = (
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure footer form "
-    "frameset h1 h2 h3 h4 h5 h6 header hgroup html legend li main menu nav ol p pre search section summary table tbody td "
-    "tfoot th thead tr ul head button label noframes"
-).split()
+_BLOCKS = [
+    "address",
+    "article",
+    "aside",
+    "blockquote",
+    "body",
+    "caption",
+    "center",
+    "dd",
+    "details",
+    "dialog",
+    "dir",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "footer",
+    "form",
+    "frameset",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hgroup",
+    "html",
+    "legend",
+    "li",
+    "main",
+    "menu",
+    "nav",
+    "ol",
+    "p",
+    "pre",
+    "search",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+    "head",
+    "button",
+    "label",
+    "noframes",
+]
 _BREAKS = ["br", "hr"]
-_RAW = (
-    "script style template svg select textarea title iframe noembed noscript canvas object audio video datalist math xmp "
-    "plaintext"
-).split()
-_VOIDS = "area base col embed img input link meta param source track wbr".split()
-_INLINES = "a b strong i em font span code time sup sub big u s small cite tt kbd samp var q abbr ins del mark option".split()
+_RAW = [
+    "script",
+    "style",
+    "template",
+    "svg",
+    "select",
+    "textarea",
+    "title",
+    "iframe",
+    "noembed",
+    "noscript",
+    "canvas",
+    "object",
+    "audio",
+    "video",
+    "datalist",
+    "math",
+    "xmp",
+    "plaintext",
+]
+_VOIDS = ["area", "base", "col", "embed", "img", "input", "link", "meta", "param", "source", "track", "wbr"]
+_INLINES = [
+    "a",
+    "b",
+    "strong",
+    "i",
+    "em",
+    "font",
+    "span",
+    "code",
+    "time",
+    "sup",
+    "sub",
+    "big",
+    "u",
+    "s",
+    "small",
+    "cite",
+    "tt",
+    "kbd",
+    "samp",
+    "var",
+    "q",
+    "abbr",
+    "ins",
+    "del",
+    "mark",
+    "option",
+]
 TAGS: tuple[str, ...] = ("?", *_BLOCKS, *_BREAKS, *_RAW, *_VOIDS, *_INLINES)
 TAG = {name: number for number, name in enumerate(TAGS)}
 KIND = np.array(
@@ -39,7 +132,7 @@ _NAME_BYTES = 16
 
 
 class Automaton(NamedTuple):
-    """Aho-Corasick as a full DFA: `step[state, classes[byte]]` is the next state, `found[state]` the bits of what ends there."""
+    """Aho-Corasick as a full DFA: `step[state, classes[byte]]` follows, `found[state]` has the bits of what ends."""
 
     classes: np.ndarray  # (256,) uint8
     step: np.ndarray  # (states, classes) int16
@@ -130,9 +223,7 @@ def categories(kind: str) -> tuple[str, ...]:
 def automaton_of(kind: str) -> Automaton:
     """The automaton of one kind of words; bit n is category n."""
     lists = word_lists()[kind]
-    return automaton(
-        [(str(word).encode(), 1 << bit) for bit, words in enumerate(lists.values()) for word in words]
-    )
+    return automaton([(str(word).encode(), 1 << bit) for bit, words in enumerate(lists.values()) for word in words])
 
 
 @functools.cache
