@@ -28,6 +28,12 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(nogil=True, cache=is_kept)(function)
 
 
+def subkernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for what only kernels call: it gets no entry from Python, which halves its compilation."""
+    is_kept = kept_code() is not None
+    return numba.njit(nogil=True, cache=is_kept, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+
+
 @functools.cache
 def kept_code() -> Path | None:
     """The folder of compiled code, only ours to write; None where there is none."""
