@@ -143,7 +143,7 @@ def _by_evidence(body: bytes, content_type: str | None) -> Decoded:
     elif named:
         how = "evidence"
     else:
-        second = min(cost for name, cost in found.items() if name != best)
+        second = min((cost for name, cost in found.items() if name != best), default=float("inf"))
         how = "default" if best == "cp1252" and second - found[best] < _SURE else "detected"
     return _read(body, best, how)
 

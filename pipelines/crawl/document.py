@@ -94,9 +94,10 @@ def record_key(file: str, offset: int, index: int) -> bytes:
     return b"%s\0%d\0%d" % (file.encode("utf-8", "surrogateescape"), offset, index)
 
 
-def candidate_id(record: Record) -> str:
-    """The id of the document that the record would be."""
-    return document_id(record.target_uri, record.headers.get("warc-date", "").encode(), record.body)
+def candidate_id(record: Record, date: str | None = None) -> str:
+    """The id of the document that the record would be; `date` is its WARC-Date, where it is at hand."""
+    date = record.headers.get("warc-date", "") if date is None else date
+    return document_id(record.target_uri, date.encode(), record.body)
 
 
 def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Candidate | dict[str, Any]:
@@ -106,7 +107,7 @@ def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Cand
         return ledger_row(item, file, item.reason, detail=item.detail or None)
     url = item.target_uri.decode("utf-8", "replace")
     date = item.headers.get("warc-date", "")
-    known = {"id": candidate_id(item), "url": url or None}
+    known = {"id": candidate_id(item, date), "url": url or None}
     host = host_of(url)
     refused = _refuse_record(item, host)
     if refused is not None:
@@ -197,10 +198,10 @@ def _refuse_record(record: Record, host: str | None) -> tuple[str, float | None,
         return "no_target_uri", None, None
     if record.over_bound:
         return "too_long", None, "the stored record"
-    is_http = record.headers.get("content-type", "").lower().startswith("application/http")
-    if record.http_status is None and is_http:
-        return "bad_http_head", None, None
-    if record.http_status not in (None, 200):
+    if record.http_status is None:
+        if record.headers.get("content-type", "").lower().startswith("application/http"):
+            return "bad_http_head", None, None
+    elif record.http_status != 200:
         return "http_status", float(record.http_status or 0), None
     if len(record.target_uri) > _MAX_URL_BYTES or (host is None and record.fields is None):
         return "bad_url", None, None

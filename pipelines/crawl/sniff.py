@@ -57,7 +57,7 @@ class SniffRules:
     min_letters: int = 0
     min_wanted_letters: int = 20
     min_wanted_share: float = 0.1
-    max_wanted_chance: float = 0.02
+    max_wanted_chance: float = 0.005
     min_other_chance: float = 0.85
     min_model_letters: int = 200  # with less to read the model is not asked
 

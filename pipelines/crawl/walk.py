@@ -18,6 +18,7 @@ from pipelines.crawl.sources import Source
 
 _FIRST_LOOK_BACK = 256 << 10
 _FAR = 64 << 20
+_FIRST_LOOK_BYTES = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +138,10 @@ def scan(
     source: Source, at: int, end: int, mark: bytes, skip: int, begins: Callable[[Source, int], bool]
 ) -> int | None:
     """First place before `end` where `mark` stands at or after `at` and what follows it begins a record."""
+    look = _FIRST_LOOK_BYTES
     while at < end:
-        block = source.read(at, min(BLOCK_BYTES, end - at + len(mark)))
+        block = source.read(at, min(look, end - at + len(mark)))
+        look = BLOCK_BYTES
         if len(block) < len(mark):
             return None
         hit = block.find(mark)

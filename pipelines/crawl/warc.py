@@ -37,6 +37,7 @@ _PLAIN_WINDOW = 32 << 10
 _QUICK_PLAIN_BYTES = 2 << 20
 _MAX_PADDING_FRAMES = 16
 _MAX_BLANK_BYTES = 64 << 10
+_OPEN_HEAD_BYTES = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,8 @@ def _read_plain(source: Source, at: int, bounds: WarcBounds, dialect: _Dialect) 
 
     The place where the block is said to end is looked at first: false claims would else be read to their ends, each.
     """
+    if dialect is _WARC:
+        _refuse_open_head(source.read(at, _OPEN_HEAD_BYTES))
     reader = Reader(Plain(source, at))
     lead = _skip_blank(reader)
     if not reader.peek(1):
@@ -258,9 +261,12 @@ def _skip_plain(source: Source, at: int, bounds: WarcBounds) -> int | None:
 
 def _plain_length(source: Source, at: int, bounds: WarcBounds) -> int | None:
     """Head and block of the record at `at`, where it is closed as usual."""
-    window = source.read(at, _PLAIN_WINDOW)
+    window = source.read(at, _OPEN_HEAD_BYTES)
     start = head_end(window, 0, min(len(window), bounds.header_bytes))
-    if start is None or window[:5] != _HEAD_START:
+    if start is None and b"\n" + _HEAD_START not in window:
+        window = source.read(at, _PLAIN_WINDOW)
+        start = head_end(window, 0, min(len(window), bounds.header_bytes))
+    if start is None or window[:5] != _HEAD_START or window.find(b"\n" + _HEAD_START, 0, start) >= 0:
         return None
     try:
         claim = content_length(parse_warc_head(window[:start])[0])
@@ -319,6 +325,13 @@ def _read_record(reader: Reader, offset: int, index: int, bounds: WarcBounds) ->
         offset=offset, length=0, index=index, record_type=record_type, headers=headers, target_uri=target_uri,
         http_status=status, http_headers=http_headers, body=b"" if over else body, over_bound=over,
     )  # fmt: skip
+
+
+def _refuse_open_head(window: bytes) -> None:
+    """A version line inside a head begins another record: else a file of version lines is searched from each."""
+    following = window.find(b"\n" + _HEAD_START, 1)
+    if following >= 0 and head_end(window, 0, following + 2) is None and window[:5] == _HEAD_START:
+        raise BrokenError("not_a_record", "another record begins inside the header")
 
 
 def _claim(reader: Reader, bounds: WarcBounds) -> int:

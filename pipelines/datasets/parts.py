@@ -19,6 +19,7 @@ from pipelines.datasets.names import home
 from pipelines.errors import IntegrityError
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
+_ALL_DIFFERENT = frozenset({"id", "text", "original_text", "url", "title", "offset", "detail", "excerpt"})
 _FOLDERS = {"part": "parts", "ledger": "ledger", "retried": "ledger", "file": "files"}
 
 
@@ -50,7 +51,13 @@ class PartWriter:
         self.rows = 0
         self._sink = pa.BufferOutputStream()
         self._writer = pq.ParquetWriter(
-            self._sink, schema, compression="zstd", write_page_checksum=True, store_schema=True
+            self._sink,
+            schema,
+            compression="zstd",
+            write_page_checksum=True,
+            store_schema=True,
+            # A dictionary of texts or ids is built, found too large and thrown away.
+            use_dictionary=[f.name for f in schema if f.name not in _ALL_DIFFERENT],
         )
         self._held: list[pa.Table] = []
         self._held_bytes = 0
@@ -61,7 +68,8 @@ class PartWriter:
         """Append rows."""
         if not table.num_rows:
             return
-        table = conform(table, self.schema)
+        if table.schema is not self.schema and not table.schema.equals(self.schema, check_metadata=True):
+            table = conform(table, self.schema)
         self.rows += table.num_rows
         self._sums.append(table_content_sum(table))
         if "id" in self.schema.names:

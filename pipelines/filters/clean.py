@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError
+from pipelines.filters.facts import Facts
 from pipelines.filters.pii import KINDS, PLACEHOLDERS, Span
 
 CHANGE_SCHEMA = pa.schema(
@@ -50,11 +51,12 @@ class Cleaned:
 
     `characters` is what the text lost, negative where placeholders are longer. `detail` holds "from-to" spans in
     characters, never what stood there: of a line rule in the text as given, of personal data (`pii_...`) in the text
-    after line rules, before masking.
+    after line rules, before masking. `facts` are those of `texts`: `measure(done.texts, done.facts)` reads nothing again.
     """
 
     texts: pa.Array
     changes: pa.Table
+    facts: Facts
 
 
 def clean(
@@ -66,16 +68,16 @@ def clean(
     that a rule for one language needs no other one.
     """
     from pipelines.filters.pii import candidate_counts, find, mask
-    from pipelines.filters.reader import flagged_lines, line_reasons, utf8_of
+    from pipelines.filters.reader import line_reasons, read_facts, read_facts_and_lines, utf8_of
 
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     judge_lines = source_type in LINE_TYPES if rules.lines is None else rules.lines
     rows: list[tuple[int, str, int, int, str]] = []
     changed: dict[int, bytes] = {}
     data, offsets = utf8_of(array)
+    facts, spans = read_facts_and_lines(array)
     if judge_lines:
         reasons = line_reasons()
-        spans = flagged_lines(array)
         starts = np.flatnonzero(np.diff(spans[:, 0], prepend=-1))
         for group in np.split(spans, starts[1:]) if len(spans) else ():
             row = int(group[0, 0])
@@ -94,7 +96,14 @@ def clean(
     changes = pa.table(
         [pa.array([r[at] for r in rows], field.type) for at, field in enumerate(CHANGE_SCHEMA)], schema=CHANGE_SCHEMA
     )
-    return Cleaned(texts=_replaced(array, changed), changes=changes)
+    if not changed:
+        return Cleaned(texts=array, changes=changes, facts=facts)
+    order = sorted(changed)
+    new = pa.array([changed[row].decode() for row in order], array.type)
+    where = np.zeros(len(array), np.bool_)
+    where[order] = True
+    replaced = pc.replace_with_mask(array, pa.array(where), new)
+    return Cleaned(texts=replaced, changes=changes, facts=facts.with_rows(order, read_facts(new), replaced))
 
 
 def _without_lines(text: bytes, spans: np.ndarray) -> tuple[bytes, dict[int, tuple[int, int, str]]]:
@@ -129,12 +138,3 @@ def _told(spans: Iterable[Span]) -> Iterable[tuple[str, int, int, str]]:
 def _detail(spans: Sequence[tuple[int, int]]) -> str:
     told = " ".join(f"{low}-{high}" for low, high in spans[:MOST_SPANS_TOLD])
     return told + (f" and {len(spans) - MOST_SPANS_TOLD} more" if len(spans) > MOST_SPANS_TOLD else "")
-
-
-def _replaced(array: pa.Array, changed: dict[int, bytes]) -> pa.Array:
-    if not changed:
-        return array
-    where = np.zeros(len(array), np.bool_)
-    where[list(changed)] = True
-    new = pa.array([changed[row].decode() for row in sorted(changed)], array.type)
-    return pc.replace_with_mask(array, pa.array(where), new)

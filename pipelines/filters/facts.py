@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,12 @@ class Facts:
     def share(self, part: str, whole: str) -> np.ndarray:
         """(n,) part over whole, 0.0 where the whole is 0, at most 1."""
         return ratio(self[part], self[whole])
+
+    def with_rows(self, rows: Sequence[int], others: Facts, raw: object) -> Facts:
+        """These facts with `rows` replaced by those of `others`, in order; `raw` are the texts that they are now of."""
+        counts, hits = self.counts.copy(), self.hits.copy()
+        counts[list(rows)], hits[list(rows)] = others.counts, others.hits
+        return Facts(counts=counts, hits=hits, lists=self.lists, raw=raw)
 
     @property
     def is_unspaced(self) -> np.ndarray:

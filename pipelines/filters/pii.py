@@ -63,7 +63,7 @@ class _Finder:
 
 
 _NARROW = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: 0x20, 0x2013: 0x2D, 0x2014: 0x2D, 0x2010: 0x2D}
-_D = r"[0-9]"
+_WIDE = re.compile("[\uff01-\uff5e\u3000\u2010\u2013\u2014]")
 _NO_BEFORE = r"(?<![0-9A-Za-z_/=&%#])(?<![0-9][.\-])"
 _NO_AFTER = r"(?![0-9A-Za-z_])(?![.\-][0-9])"
 
@@ -421,7 +421,7 @@ def _characters(data: np.ndarray) -> int:
 
 
 def _find_in(window: str, start: int, what: int, wanted: frozenset[str], before: list[Span]) -> list[Span]:
-    folded = window if window.isascii() else window.translate(_NARROW)
+    folded = window.translate(_NARROW) if _WIDE.search(window) else window
     taken: list[tuple[int, int]] = []
     if before and before[-1].end > start:
         taken.append((0, before[-1].end - start))

@@ -116,12 +116,12 @@ def _read(
     lengths, ends, kinds = np.empty(room + 1, np.int32), np.empty(room + 2, np.int64), np.empty(room + 1, np.uint8)
     line_hashes, line_bits = np.empty(room + 2, np.uint64), np.empty(room + 2, np.uint64)
     why = np.empty(room + 2, np.int32)
-    slots, again = np.empty(room + 1, np.int64), np.empty(room + 1, np.bool_)
+    slots, again = np.empty(room + 1, np.int32), np.empty(room + 1, np.bool_)
     size = 1024
     while size < 2 * room + 16:
         size *= 2
-    table_keys, stamps = np.empty(size, np.uint64), np.zeros(size, np.int64)
-    counts, firsts = np.empty(size, np.int64), np.empty(size, np.int64)
+    table_keys, stamps = np.empty(size, np.uint64), np.zeros(size, np.int32)
+    counts, firsts = np.empty(size, np.int32), np.empty(size, np.int32)
     seen = np.full(bits.shape[0], -1, np.int64)
     powers = np.ones(MOST_UNITS + 1, np.uint64)
     for i in range(1, MOST_UNITS + 1):
@@ -170,8 +170,15 @@ def _read(
 
 def read_facts(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None) -> Facts:
     """(n,) texts -> Facts, same order, whatever the chunks; a null text counts as empty."""
-    counts, hits, *_ = _run(texts, lexicon or default_lexicon(), count_all=True)
-    return Facts(counts=counts, hits=hits, lists=(lexicon or default_lexicon()).names, raw=texts)
+    return read_facts_and_lines(texts, lexicon)[0]
+
+
+def read_facts_and_lines(
+    texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None
+) -> tuple[Facts, np.ndarray]:
+    """`read_facts` and `flagged_lines` in one pass."""
+    counts, hits, spans, *_ = _run(texts, lexicon or default_lexicon(), count_all=True)
+    return Facts(counts=counts, hits=hits, lists=(lexicon or default_lexicon()).names, raw=texts), spans
 
 
 def flagged_lines(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None) -> np.ndarray:
@@ -216,7 +223,7 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
             np.stack([SPACED, UNSPACED]), most, count_all,
             hashes, lines, facts, hits, spans,
         )  # fmt: skip
-        if found <= room or count_all:
+        if found <= room:
             break
         room = found
     spans = spans[: min(found, room)]

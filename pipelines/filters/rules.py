@@ -167,17 +167,23 @@ def _judged(
     unspaced = _numbers(measures, "text.unspaced_fraction") >= UNSPACED_SHARE
     languages = _strings(language, count)
     types = np.full(count, "web") if source_type is None else _strings(source_type, count, "web")
+    columns: dict[str, np.ndarray] = {}
+    of_types: dict[tuple[str, ...], np.ndarray] = {}
+    of_languages: dict[tuple[str, ...] | None, np.ndarray] = {None: np.ones(count, dtype=bool)}
     for rule in rules:
         if rule.action != action:
             continue
-        found = _numbers(measures, rule.column)
+        if rule.column not in columns:
+            columns[rule.column] = _numbers(measures, rule.column)
+        if rule.types not in of_types:
+            of_types[rule.types] = np.isin(types, rule.types)
+        if rule.languages not in of_languages:
+            of_languages[rule.languages] = np.isin(languages, rule.languages or ())
+        found = columns[rule.column]
         bound = np.where(unspaced, _or_nan(rule.unspaced), _or_nan(rule.spaced))
         with np.errstate(invalid="ignore"):
             breaks = (found < bound) if rule.side == "min" else (found > bound)
-        breaks &= np.isin(types, rule.types)
-        if rule.languages is not None:
-            breaks &= np.isin(languages, rule.languages)
-        yield rule, found, bound, breaks
+        yield rule, found, bound, breaks & of_types[rule.types] & of_languages[rule.languages]
 
 
 def _strings(values: pa.Array | pa.ChunkedArray, count: int, default: str = "") -> np.ndarray:

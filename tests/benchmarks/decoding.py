@@ -5,7 +5,8 @@ written in legacy charsets (only those that come back unchanged) under a right, 
 header, meta or both; `decoding_pages.py` says how. Peers decode a subset by whatever they offer; one that is not
 installed is null. CPU is that of this process, one warm-up, all in turn, five rounds, median.
 
-`--sniff` measures the look before extraction instead: pages and CPU saved, and wanted pages lost.
+`--sniff` measures the look before extraction instead: pages and CPU saved, wanted pages lost, and language id beside
+the bare model; `--head` compares titles and dates with trafilatura's.
 """
 
 from __future__ import annotations
@@ -57,12 +58,18 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=1_000, help="pages of each charset and class")
     parser.add_argument("--peer-pages", type=int, default=60, help="of them, given to the peers")
     parser.add_argument("--sniff", action="store_true", help="measure the look before extraction instead")
-    parser.add_argument("--every", type=int, default=4, help="with --sniff: every n-th page")
+    parser.add_argument("--head", action="store_true", help="compare titles and dates with trafilatura's instead")
+    parser.add_argument("--every", type=int, default=4, help="with --sniff and --head: every n-th page")
     options = parser.parse_args()
     if options.sniff:
         from tests.benchmarks.sniffing import measure_sniff
 
         _emit({"name": "sniffing", **_machine(), **measure_sniff(options.data, options.every)})
+        return
+    if options.head:
+        from tests.benchmarks.heads import measure_heads
+
+        _emit({"name": "heads", **_machine(), **measure_heads(options.data, options.every)})
         return
     made = _cases(options.data, options.pages)
     _emit({"name": "decoding", **_machine(), **measure(made, options.data, options.peer_pages)})

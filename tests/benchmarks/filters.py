@@ -76,7 +76,7 @@ def ours(texts: Sequence[str], language: str) -> tuple[pa.Array, np.ndarray]:
     """(cleaned texts, (n,) bool: kept) by the rules that drop; the marking ones are computed too."""
     languages = pa.array([language] * len(texts))
     done = clean(pa.array(texts, pa.large_string()), languages.to_pylist(), source_type="web", rules=CleanRules())
-    table = measure(done.texts)
+    table = measure(done.texts, done.facts)
     verdict = first_broken_rule(table, languages, default_rules())
     broken_rules(table, languages, default_rules(), action="mark")
     return done.texts, np.asarray(verdict["reason"].is_null())

@@ -263,3 +263,11 @@ def test_false_claims_of_a_plain_file_are_not_read_to_their_ends():
     items = list(read_warc(Counted(body)))
     assert len(items) == 5000 and all(isinstance(item, Damage) for item in items)
     assert read < 5000 * (300 << 10)
+
+
+def test_a_version_line_inside_a_head_begins_another_record():
+    broken = b"WARC/1.1\r\nWARC-Type: response\r\n"
+    items = _read(_page(0) + broken + _page(1))
+    assert _kinds(items) == ["0", "not_a_record", "1"]
+    assert items[1].length == len(broken)
+    assert len(_read(b"WARC/1.0\r\n" * 3000)) == 3000

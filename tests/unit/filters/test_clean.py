@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
 from pipelines.filters.clean import CHANGE_SCHEMA, CleanRules, clean
+from pipelines.filters.measures import measure
 
 PAGE = "\n".join(
     [
@@ -84,6 +85,7 @@ def test_characters_in_are_characters_out_and_characters_gone(texts):
     gone = [0] * len(texts)
     for row in done.changes.to_pylist():
         gone[row["row"]] += row["characters"]
+    assert measure(done.texts, done.facts).equals(measure(done.texts))
     for before, after, lost in zip(texts, done.texts.to_pylist(), gone, strict=True):
         assert (before is None) == (after is None)
         assert len(before or "") == len(after or "") + lost
