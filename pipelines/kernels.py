@@ -1,9 +1,9 @@
 """Functions compiled by numba, their machine code kept between processes.
 
-Compiling costs seconds a process, and a job starts many. The code is kept in the user's cache folder under a name
-that is a digest of numba's version and of every source that names this module: numba itself notices a change of a
-function's own file only, not of a constant or a function that it took from another. A source whose constants a kernel
-takes in names this module in its docstring. Where no folder can be written each process compiles.
+Compiling costs seconds a process, and a job starts many. The code is kept in the user's cache folder under a name that
+is a digest of numba's version and of everything in the packages that hold kernels: numba itself notices a change of a
+function's own file only, not of a table or a function that it took in from another. Where no folder can be written each
+process compiles.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ from typing import Any
 
 import numba
 
+_WITH_KERNELS = ("crawl/html", "dedup", "filters")  # packages whose code or tables end up in machine code
+
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on the first call, without the GIL; of this machine's earlier processes the code is taken over."""
     is_kept = kept_code() is not None
     return numba.njit(nogil=True, cache=is_kept)(function)
+
+
+def subkernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for what only kernels call: it gets no entry from Python, which halves its compilation."""
+    is_kept = kept_code() is not None
+    return numba.njit(nogil=True, cache=is_kept, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 @functools.cache
@@ -53,11 +61,10 @@ def kept_code() -> Path | None:
 
 def _sources_digest() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for name, body in _sources(files("pipelines"), ""):
-        if b"pipelines.kernels" not in body and not name.endswith(".yaml"):
-            continue
-        digest.update(f"{name}\0{len(body)}\0".encode())
-        digest.update(body)
+    for package in _WITH_KERNELS:
+        for name, body in _sources(files("pipelines").joinpath(*package.split("/")), package):
+            digest.update(f"{name}\0{len(body)}\0".encode())
+            digest.update(body)
     return digest.hexdigest()[:16]
 
 
@@ -67,5 +74,5 @@ def _sources(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:
         if entry.is_dir():
             if entry.name != "__pycache__":
                 yield from _sources(entry, name)
-        elif entry.name.endswith((".py", ".yaml")):
+        elif not entry.name.endswith(".npz"):  # models are arguments
             yield name, entry.read_bytes()

@@ -101,7 +101,7 @@ def _canonical_rows(batch: pa.RecordBatch) -> pa.LargeBinaryArray:
         if block:
             columns.append(_number_block(block, batch.num_rows))
             block = []
-        columns.append(_canonical_column(name, column))
+        columns += _canonical_column(name, column)
     if block:
         columns.append(_number_block(block, batch.num_rows))
     if not columns:
@@ -145,8 +145,8 @@ def _eight_bytes(column: pa.Array) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(column.cast(pa.uint64() if unsigned else pa.int64())))
 
 
-def _canonical_column(name: str, column: pa.Array) -> pa.Array:
-    """(n,) binary: name, tag, length, value; null where the column is null."""
+def _canonical_column(name: str, column: pa.Array) -> list[pa.Array | pa.Scalar]:
+    """What is joined for a column: name, tag, length, value; each null where the column is null."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
@@ -164,12 +164,14 @@ def _canonical_column(name: str, column: pa.Array) -> pa.Array:
         clean[np.isnan(clean)] = np.nan  # one NaN
         tag, value = b"f", _fixed(pa.array(clean, mask=np.asarray(numbers.is_null())))
     elif pa.types.is_null(kind):
-        return pa.nulls(len(column), pa.large_binary())
+        return []
     else:
         raise IntegrityError(f"column {name!r} of type {kind} has no content sum", mend="store plain columns only")
     lengths = _fixed(pc.binary_length(value).cast(pa.int64()))
     head = pa.scalar(struct.pack("<H", len(name.encode())) + name.encode() + tag, pa.large_binary())
-    return pc.binary_join_element_wise(head, lengths, value, pa.scalar(b"", pa.large_binary()))
+    if column.null_count:
+        head = pc.if_else(column.is_valid(), head, pa.scalar(None, pa.large_binary()))
+    return [head, lengths, value]
 
 
 def _fixed(column: pa.Array) -> pa.Array:

@@ -71,7 +71,6 @@ class PartWriter:
         if table.schema is not self.schema and not table.schema.equals(self.schema, check_metadata=True):
             table = conform(table, self.schema)
         self.rows += table.num_rows
-        self._sums.append(table_content_sum(table))
         if "id" in self.schema.names:
             self._ids.add(table["id"].to_pylist())
         if self._held and self._held_bytes + table.nbytes > ROW_GROUP_BYTES:
@@ -89,7 +88,8 @@ class PartWriter:
 
     def _flush(self) -> None:
         if self._held:
-            table = pa.concat_tables(self._held)
+            table = pa.concat_tables(self._held).combine_chunks()  # once, for the sum and for the pages
+            self._sums.append(table_content_sum(table))
             per_row = max(1, table.nbytes // table.num_rows)
             self._writer.write_table(table, row_group_size=max(1, ROW_GROUP_BYTES // per_row))
         self._held, self._held_bytes = [], 0

@@ -7,7 +7,8 @@ gives a result that depends on the sets alone, not on the order of rows or on ho
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from pipelines.kernels import kernel
 
 
 def star_edges(key: np.ndarray, order: np.ndarray, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +30,7 @@ def star_edges(key: np.ndarray, order: np.ndarray, node: np.ndarray) -> tuple[np
     return centre[by], member[by]
 
 
-@njit(nogil=True)
+@kernel
 def _find(parent, x):
     while parent[x] != x:
         parent[x] = parent[parent[x]]
@@ -37,7 +38,7 @@ def _find(parent, x):
     return x
 
 
-@njit(nogil=True)
+@kernel
 def _cluster(generation, left, right, edge_order, root):
     parent = np.arange(len(generation))
     done = 0

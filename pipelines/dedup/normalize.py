@@ -16,7 +16,8 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+
+from pipelines.kernels import kernel
 
 SEPARATOR = np.uint32(0)
 VANISH = np.uint32(1 << 29)  # a bit that no other value has
@@ -68,7 +69,7 @@ def fold_table() -> np.ndarray:
     return table
 
 
-@njit(nogil=True)
+@kernel
 def _fold_astral(code):
     """The table's rule above U+FFFF: emoji and pictographs separate, tags vanish, planes 2 and 3 are Han."""
     if 0x1F000 <= code <= 0x1FAFF:
@@ -80,7 +81,7 @@ def _fold_astral(code):
     return np.uint32(code | (1 << 30))
 
 
-@njit(nogil=True)
+@kernel
 def fold(utf8, start, end, table, out):
     """Folded code points of utf8[start:end] into `out`; separators are single zeros, none at either end.
 
@@ -136,7 +137,7 @@ def fold(utf8, start, end, table, out):
     return k, False
 
 
-@njit(nogil=True)
+@kernel
 def _encode(codes, length, out, k):
     """UTF-8 of codes[:length] (zero = space) into out from k; returns the new k."""
     for j in range(length):
@@ -165,7 +166,7 @@ def _encode(codes, length, out, k):
     return k
 
 
-@njit(nogil=True)
+@kernel
 def _normal_forms(utf8, offsets, table, out, out_offsets):
     longest = 0
     for d in range(len(offsets) - 1):

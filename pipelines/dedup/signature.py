@@ -15,10 +15,10 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.normalize import fold, fold_table, normal_forms, utf8_of
+from pipelines.kernels import kernel
 
 SHINGLE = 5
 _M0, _M1, _M2, _M3, _M4 = (
@@ -45,7 +45,7 @@ def permutations(count: int) -> tuple[np.ndarray, np.ndarray]:
     return values[0::2] | np.uint32(1), values[1::2].copy()
 
 
-@njit(nogil=True)
+@kernel
 def shingle_hashes(codes, length, unspaced, words, out):
     """64-bit hashes of the shingles of folded text codes[:length], repeats included; returns how many.
 
@@ -85,7 +85,7 @@ def shingle_hashes(codes, length, unspaced, words, out):
     return shingles
 
 
-@njit(nogil=True)
+@kernel
 def _minhash(hashes, count, narrow, multipliers, addends, signature):
     for j in range(count):
         narrow[j] = np.uint32(hashes[j] & np.uint64(0xFFFFFFFF))
@@ -99,7 +99,7 @@ def _minhash(hashes, count, narrow, multipliers, addends, signature):
         signature[p] = low
 
 
-@njit(nogil=True)
+@kernel
 def _signatures(utf8, offsets, table, multipliers, addends, out, shingle_counts):
     longest = 0
     for d in range(len(offsets) - 1):
@@ -115,7 +115,7 @@ def _signatures(utf8, offsets, table, multipliers, addends, out, shingle_counts)
         _minhash(hashes, count, narrow, multipliers, addends, out[d])
 
 
-@njit(nogil=True)
+@kernel
 def _band_digests(signatures, rows, out):
     for d in range(signatures.shape[0]):
         for band in range(out.shape[0]):

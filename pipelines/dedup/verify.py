@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from pipelines.dedup.normalize import fold, fold_table, utf8_of
 from pipelines.dedup.signature import shingle_hashes
+from pipelines.kernels import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(nogil=True)
+@kernel
 def _insert(keys, stamps, shift, stamp, other, value):
     """0: was absent; 1: was there under `other`; 2: was there under `stamp`. Holds `stamp` afterwards."""
     mask = len(keys) - 1
@@ -35,7 +35,7 @@ def _insert(keys, stamps, shift, stamp, other, value):
         slot = (slot + 1) & mask
 
 
-@njit(nogil=True)
+@kernel
 def _jaccards(utf8, offsets, table, left, right, out):
     longest = 0
     for d in range(len(offsets) - 1):

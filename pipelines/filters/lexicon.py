@@ -15,10 +15,10 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from numba import njit
 
 from pipelines.errors import ConfigError
 from pipelines.filters.scan import CAPITAL, HAS_LETTER, L_UNIT, L_UNITS, L_WORDS, WORD
+from pipelines.kernels import subkernel
 
 BASE = np.uint64(0xD6E8FEB86659FD93)
 PLACES = ("anywhere", "begin", "end", "whole", "counter", "label")
@@ -181,7 +181,7 @@ def versions(lists: tuple[WordList, ...] | None = None) -> Mapping[str, int]:
     return {each.name: each.version for each in (read_lists() if lists is None else lists)}
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def match(
     lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers,
     colon, seen,

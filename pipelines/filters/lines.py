@@ -10,7 +10,6 @@ sharing, registration numbers, floors of a forum) are taken out wherever they st
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.filters.scan import (
     CAPITALS,
@@ -26,6 +25,7 @@ from pipelines.filters.scan import (
     MARKED_UP,
     NUMERIC,
 )
+from pipelines.kernels import subkernel
 
 BUILT_IN = ("line_numbers", "line_capitals", "line_one_word")  # reasons 1 to 3; lists follow
 COUNTED_ONLY = len(BUILT_IN)
@@ -34,7 +34,7 @@ BOILERPLATE_BOUND = 0.5
 _ONE_WORD_NEIGHBOUR = 6  # words: a single word is a heading where a longer line is next
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why):
     """`why` (lines,): 0 or the number of the first rule that flags the line, negative for bounded rules.
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from pipelines.filters import pii_checks as checks
+from pipelines.kernels import kernel
 
 PLACEHOLDERS = {
     "email": "[email]", "ipv4": "[ip]", "ipv6": "[ip]", "cn_id": "[id]", "tw_id": "[id]", "hk_id": "[id]",
@@ -194,7 +194,7 @@ _INTERESTING[ord("A") : ord("Z") + 1] = True
 _INTERESTING[[0xEF, 0xE5, 0xE6]] = True  # full-width forms; the first bytes of the messengers' names
 
 
-@njit(nogil=True)
+@kernel
 def find_candidates(data, start, end, found):
     """Rows (from, to, what) of data[start:end] where some kind may lie; returns how many, which may be more than
     `found` holds."""
@@ -349,7 +349,7 @@ def find_candidates(data, start, end, found):
     return count
 
 
-@njit(nogil=True)
+@kernel
 def _flag(data, offsets, counts):
     nothing = np.empty((0, 3), np.int64)
     for row in range(offsets.shape[0] - 1):

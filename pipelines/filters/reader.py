@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from pipelines.filters.characters import table
 from pipelines.filters.facts import FACT, FACTS, UNSPACED_SHARE, Facts
@@ -42,6 +41,7 @@ from pipelines.filters.scan import (
     cut_units,
     decode,
 )
+from pipelines.kernels import kernel, subkernel
 
 LOOKED_AT_CHARACTERS = 200_000  # a longer text is measured by its first part; `visible` counts all
 _SHARE = UNSPACED_SHARE
@@ -57,7 +57,7 @@ _C4_BARRED = ("javascript", "policy")  # lists: lines with a hit are no lines of
     "flagged_words", "flagged_lines", "boilerplate_words", "boilerplate_lines"))  # fmt: skip
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, unspaced, fact):
     """Facts of lines and units."""
     at = 0
@@ -104,7 +104,7 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
             fact[_C4_CURLY] += flags & CURLY != 0
 
 
-@njit(nogil=True)
+@kernel
 def _read(
     data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon, sizes, room, count_all,
     hashes, lines, facts, hits, spans,

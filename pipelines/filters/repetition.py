@@ -10,10 +10,10 @@ n-gram can repeat only where its first and last (n-1)-grams repeat, longer sizes
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.filters.facts import FACT
 from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
+from pipelines.kernels import subkernel
 
 SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # words
 SPACED = np.array(SIZES, np.int64)
@@ -29,7 +29,7 @@ _DUP_PARAGRAPH_CHARS, _PARAGRAPH_CHARS = FACT["duplicate_paragraph_characters"],
 _DISTINCT, _DISTINCT_OF = FACT["distinct_words"], FACT["distinct_of"]
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def find_slot(key, mask, stamp, keys, stamps, counts):
     """The slot of a key, taken with count 0 if the key is new to this stamp."""
     slot = np.int64((key * _HASH) >> _SHIFT) & mask
@@ -42,7 +42,7 @@ def find_slot(key, mask, stamp, keys, stamps, counts):
     return slot
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stamp, keys, stamps, counts, fact):
     """Duplicate lines and paragraphs, distinct words. Uses three stamps, one after the other; returns the next one."""
     mask = np.int64(keys.shape[0] - 1)
@@ -86,7 +86,7 @@ def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stam
     return stamp + 3
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def count_grams(prefix, ends, units, sizes, spaced, stamp, keys, stamps, counts, firsts, slots, again, fact):
     """Characters of the most frequent n-gram times its count, and of repeated n-grams; returns the next free stamp.
 

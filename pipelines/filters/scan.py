@@ -9,7 +9,6 @@ text: memory is bounded by the part of a text that is looked at, never by the co
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from pipelines.filters.characters import (
     BULLET,
@@ -28,6 +27,7 @@ from pipelines.filters.characters import (
     UPPER,
 )
 from pipelines.filters.facts import FACT
+from pipelines.kernels import subkernel
 
 # a unit's kind
 WORD, HAS_LETTER, IDEOGRAM, STOP, MARK, HAS_DIGIT, CAPITAL = 1, 2, 4, 8, 16, 32, 64
@@ -49,7 +49,7 @@ _F = {name: index for name, index in FACT.items()}
 )  # fmt: skip
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def decode(data, start, end, table, codes, lines, fact):
     """Text data[start:end] -> (characters of the head in `codes`, lines); counts of characters go to `fact`.
 
@@ -144,7 +144,7 @@ def decode(data, start, end, table, codes, lines, fact):
     return n, line + 1
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def _cut(codes, a, b, at, cuts):
     """Ends of the units of codes[a:b], which holds neither white space nor ideograms, from cuts[at] on; the new `at`."""
     while a < b:  # the front
@@ -261,7 +261,7 @@ def _cut(codes, a, b, at, cuts):
     return at
 
 
-@njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@subkernel
 def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
     """Units of each line, and what the lines look like; returns the number of units.
 

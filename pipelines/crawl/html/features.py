@@ -14,7 +14,7 @@ from pipelines.crawl.html.scan import (
     Scan,
 )
 from pipelines.crawl.html.tables import TAG, automaton_of, categories
-from pipelines.kernels import kernel
+from pipelines.kernels import kernel, subkernel
 
 _CATEGORIES = len(categories("attributes"))
 _PHRASES = len(categories("phrases"))
@@ -246,12 +246,12 @@ def features(page: Scan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-@kernel
+@subkernel
 def _lower(c):
     return c + 32 if 65 <= c <= 90 else c
 
 
-@kernel
+@subkernel
 def _contains(text, start, stop, a, b):
     """Whether text[a:b] occurs in text[start:stop], case folded; both are short."""
     size = b - a
@@ -266,7 +266,7 @@ def _contains(text, start, stop, a, b):
     return False
 
 
-@kernel
+@subkernel
 def _slot_of(keys, key):
     size = len(keys) - 1
     slot = np.int64((key ^ (key >> np.uint64(29))) & np.uint64(size))
@@ -276,7 +276,7 @@ def _slot_of(keys, key):
     return slot
 
 
-@kernel
+@subkernel
 def _block_numbers(text, blocks, machine, out, tokens, sentences, same, hashes):
     """The block's own text: counts by character kind, ends, phrases."""
     classes, step, found = machine
@@ -723,7 +723,7 @@ def _features(
     return out, tokens, groups
 
 
-@kernel
+@subkernel
 def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups):
     """Where the block stands in what the headline begins: shared containers, headings and end marks passed."""
     n = len(blocks)
@@ -851,7 +851,7 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
         row[column + 31] = tokens[b] / max(longest, 1.0)
 
 
-@kernel
+@subkernel
 def _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits):
     """The one container that reader modes would show: paragraphs score for their parent and half for the one above.
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, tables
-from pipelines.kernels import kernel
+from pipelines.kernels import kernel, subkernel
 
 # Fields of a block, columns of `Scan.blocks`.
 TEXT_START, TEXT_END, NODE, LINKED, LINKS, BOLD, FLAGS, SOURCE = range(8)
@@ -82,17 +82,17 @@ _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SPACE, _LT, _GT, _AMP, _SLASH, _QUOTE, _APOSTROPHE, _EQUALS = 32, 60, 62, 38, 47, 34, 39, 61
 
 
-@kernel
+@subkernel
 def _is_space(c):
     return c == 32 or (9 <= c <= 13)
 
 
-@kernel
+@subkernel
 def _lower(c):
     return c + 32 if 65 <= c <= 90 else c
 
 
-@kernel
+@subkernel
 def _matches_at(page, at, name):
     """Whether lower-case `name` stands at `at`, in either case."""
     if at + len(name) > len(page):
@@ -103,7 +103,7 @@ def _matches_at(page, at, name):
     return True
 
 
-@kernel
+@subkernel
 def _find(page, at, a, b, c):
     """Start of the three bytes a b c from `at`, or the page's length."""
     n = len(page)
@@ -114,7 +114,7 @@ def _find(page, at, a, b, c):
     return n
 
 
-@kernel
+@subkernel
 def _raw_end(page, at, start, stop):
     """Where the end tag of the raw element whose name is page[start:stop] begins, from `at`."""
     n = len(page)
@@ -132,12 +132,12 @@ def _raw_end(page, at, start, stop):
     return n
 
 
-@kernel
+@subkernel
 def _is_letter(c):
     return 65 <= c <= 90 or 97 <= c <= 122
 
 
-@kernel
+@subkernel
 def _words(page, at, stop, machine):
     """Bits of the words in page[at:stop]; what is no letter is a border, and so is a capital after a small letter."""
     classes, step, found = machine
@@ -166,7 +166,7 @@ def _words(page, at, stop, machine):
     return bits
 
 
-@kernel
+@subkernel
 def _put_code_point(out, at, code):
     if code < 0x80:
         out[at] = code
@@ -187,7 +187,7 @@ def _put_code_point(out, at, code):
     return at + 4
 
 
-@kernel
+@subkernel
 def _character(page, at, out, place, t):
     """Decode the reference at page[at] == '&' into out[place:]; (bytes read, new place), 0 read where it is none."""
     n = len(page)
@@ -823,7 +823,7 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
 _TEX = np.frombuffer(b"application/x-tex", np.uint8)
 
 
-@kernel
+@subkernel
 def _tex_of_math(page, at, end):
     """(start, stop) of the TeX annotation of a math element, or an empty span."""
     k = at

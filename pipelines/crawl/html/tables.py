@@ -1,7 +1,6 @@
 """Tables that the compiled passes read: tags, named characters, and automata over the word lists.
 
-The kernels (pipelines.kernels) take numbers of tags and counts of categories in as constants. Tag names, their kinds
-and the named characters follow the HTML Standard (WHATWG); the word lists are `words.yaml`.
+Tag names, their kinds and the named characters follow the HTML Standard (WHATWG); the word lists are `words.yaml`.
 """
 
 from __future__ import annotations
