@@ -39,7 +39,7 @@ def test_the_shipped_model_keeps_the_story_and_leaves_the_rest():
             + "".join(
                 f"<p>第{n}段：磨盘缓缓转动，谷物变成面粉，一直以来都是这样，没有人觉得奇怪。</p>" for n in range(9)
             )
-            + "<p>责任编辑：张三</p></div><ul class=related><li><a href=/1>相关新闻一则在此</a><li><a href=/2>相关新闻二则在此</a></ul>"
+            + "</div><ul class=related><li><a href=/1>相关新闻一则在此</a><li><a href=/2>相关新闻二则在此</a></ul>"
             "<div class=footer>版权所有 京ICP备00000000号</div>"
         ).encode()
     )
