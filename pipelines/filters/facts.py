@@ -27,6 +27,7 @@ FACTS = (
     "top_2", "top_3", "top_4", "repeated_5", "repeated_6", "repeated_7", "repeated_8", "repeated_9", "repeated_10",
 )  # fmt: skip
 FACT = {name: index for index, name in enumerate(FACTS)}
+CHARACTERS_A_WORD = 1.6  # ideograms of a segmented word of Mandarin, in running text
 UNSPACED_SHARE = 0.2  # of the letters and digits; from here on a text counts as written without spaces
 
 
@@ -60,6 +61,11 @@ class Facts:
         counts, hits = self.counts.copy(), self.hits.copy()
         counts[list(rows)], hits[list(rows)] = others.counts, others.hits
         return Facts(counts=counts, hits=hits, lists=self.lists, raw=raw)
+
+    def in_words(self, units: str = "units") -> np.ndarray:
+        """(n,) units, or some of them, with ideograms counted as the words that segmentation would make of them."""
+        ideograms = np.where(self.is_unspaced, self["ideograms"], 0.0)
+        return self[units] - ideograms + ideograms / CHARACTERS_A_WORD
 
     @property
     def is_unspaced(self) -> np.ndarray:

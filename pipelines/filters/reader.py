@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.filters.characters import table
-from pipelines.filters.facts import FACT, FACTS, UNSPACED_SHARE, Facts
+from pipelines.filters.facts import CHARACTERS_A_WORD, FACT, FACTS, UNSPACED_SHARE, Facts
 from pipelines.filters.lexicon import BASE, MOST_UNITS, NO_LISTS, Lexicon, default_lexicon, match
 from pipelines.filters.lines import BOILERPLATE_BOUND, BOUND, COUNTED_ONLY, judge_lines
-from pipelines.filters.repetition import SPACED, UNSPACED, count_grams, count_pieces
+from pipelines.filters.repetition import SIZES, count_grams, count_pieces, set_sizes
 from pipelines.filters.scan import (
     BULLETED,
     CAPITALS,
@@ -45,6 +45,7 @@ from pipelines.kernels import kernel, subkernel
 
 LOOKED_AT_CHARACTERS = 200_000  # a longer text is measured by its first part; `visible` counts all
 _SHARE = UNSPACED_SHARE
+_SIZES = len(SIZES)
 _C4_BARRED = ("javascript", "policy")  # lists: lines with a hit are no lines of C4
 (_LENGTH, _VISIBLE, _ALNUM, _UNSPACED, _NEWLINES, _LINES, _LINE_CHARS, _BULLETS, _ENDED, _TERMINAL, _ELLIPSIS, _SHORT30,
  _SHORT10, _LONGEST, _PROSE, _CAPITALS, _NUMERIC, _UNITS, _UNIT_CHARS, _WORDS, _WORD_CHARS, _LETTER_WORDS, _DIGIT_WORDS,
@@ -106,7 +107,7 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
 
 @kernel
 def _read(
-    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon, sizes, room, count_all,
+    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon, a_word, room, count_all,
     hashes, lines, facts, hits, spans,
 ):  # fmt: skip
     """Facts and hits of every text; rows (text, rule, from byte, to byte, from character, to character, words) of
@@ -122,6 +123,7 @@ def _read(
         size *= 2
     table_keys, stamps = np.empty(size, np.uint64), np.zeros(size, np.int32)
     counts, firsts = np.empty(size, np.int32), np.empty(size, np.int32)
+    sizes = np.empty(_SIZES, np.int64)
     seen = np.full(bits.shape[0], -1, np.int64)
     powers = np.ones(MOST_UNITS + 1, np.uint64)
     for i in range(1, MOST_UNITS + 1):
@@ -161,8 +163,9 @@ def _read(
             stamp = count_pieces(
                 lines, line_count, line_hashes, units, hashes, kinds, stamp, table_keys, stamps, counts, fact
             )
+            set_sizes(units, fact[_IDEOGRAMS] if unspaced else 0, a_word, sizes)
             stamp = count_grams(
-                prefix, ends, units, sizes[1] if unspaced else sizes[0], not unspaced, stamp, table_keys, stamps, counts,
+                prefix, ends, units, sizes, stamp, table_keys, stamps, counts,
                 firsts, slots, again, fact,
             )  # fmt: skip
     return found
@@ -220,7 +223,7 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
         found = _read(
             data, offsets, table(), lexicon.first, lexicon.keys, lexicon.entries, lexicon.bits, lexicon.places,
             lexicon.longest, lexicon.is_line, lexicon.is_lower, bounded, np.uint64(barred), np.uint64(lexicon.colon),
-            np.stack([SPACED, UNSPACED]), most, count_all,
+            CHARACTERS_A_WORD, most, count_all,
             hashes, lines, facts, hits, spans,
         )  # fmt: skip
         if found <= room:

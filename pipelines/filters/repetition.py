@@ -2,22 +2,21 @@
 
 Counted as the published thresholds were: a frequent n-gram weighs its length (with the spaces between its words)
 times its count; repeated n-grams are those seen earlier in a scan that steps over each repeat. In a script without
-spaces words are taken as runs of characters of the sizes below, set so that the numbers agree with those on segmented
-words. N-grams are told apart by a 64-bit hash. A table of open addressing is used again for every text; since an
-n-gram can repeat only where its first and last (n-1)-grams repeat, longer sizes look at few places.
+spaces n words are taken as so many units as n words of that text have on average, an ideogram being 1/1.6 of a word: so
+that the published values hold without segmenting (docs/filters.md has the agreement). N-grams are told apart by a 64-bit
+hash. A table of open addressing is used again for every text; since an n-gram can repeat only where its first and last
+(n-1)-grams repeat, longer sizes look at few places.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-from pipelines.filters.facts import FACT
-from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
 from pipelines.kernels import subkernel
 
+from pipelines.filters.facts import CHARACTERS_A_WORD, FACT
+from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
+
 SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # words
-SPACED = np.array(SIZES, np.int64)
-UNSPACED = np.array((3, 5, 6, 8, 10, 11, 13, 15, 16), np.int64)  # characters and marks for as many words
 DISTINCT_OF = 400  # the first words of a text, of which the distinct ones are counted
 _BASE = np.uint64(0xD6E8FEB86659FD93)
 _HASH = np.uint64(0x9E3779B97F4A7C15)
@@ -27,6 +26,15 @@ _LINES, _LINE_CHARS = FACT["duplicate_lines"], FACT["duplicate_line_characters"]
 _PARAGRAPHS, _DUP_PARAGRAPHS = FACT["paragraphs"], FACT["duplicate_paragraphs"]
 _DUP_PARAGRAPH_CHARS, _PARAGRAPH_CHARS = FACT["duplicate_paragraph_characters"], FACT["paragraph_characters"]
 _DISTINCT, _DISTINCT_OF = FACT["distinct_words"], FACT["distinct_of"]
+
+
+@subkernel
+def set_sizes(units, ideograms, a_word, sizes):
+    """Sizes in units of n-grams of 2 to 10 words, for a text with so many units, of which so many are ideograms."""
+    words = ideograms / a_word + (units - ideograms)
+    for number in range(sizes.shape[0]):
+        size = number + 2
+        sizes[number] = size if ideograms == 0 else int(size * units / words + 0.5)
 
 
 @subkernel
@@ -87,7 +95,7 @@ def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stam
 
 
 @subkernel
-def count_grams(prefix, ends, units, sizes, spaced, stamp, keys, stamps, counts, firsts, slots, again, fact):
+def count_grams(prefix, ends, units, sizes, stamp, keys, stamps, counts, firsts, slots, again, fact):
     """Characters of the most frequent n-gram times its count, and of repeated n-grams; returns the next free stamp.
 
     prefix: (units + 1,) running hash of the units; ends: (units + 1,) characters before each unit; slots, again: (units,)

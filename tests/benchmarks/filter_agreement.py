@@ -99,7 +99,7 @@ ZH: dict[str, Rule] = {
     "fineweb.dup_line_chars": (
         "fineweb", {"char_duplicates_ratio": 0.1}, "fineweb.dup_line_char_fraction", "max", 0.1
     ),
-    "fineweb.newlines": ("fineweb", {"new_line_ratio": 0.178}, "fineweb.newline_word_ratio", "max", 0.11),
+    "fineweb.newlines": ("fineweb", {"new_line_ratio": 0.178}, "fineweb.newline_word_ratio", "max", 0.178),
 }  # fmt: skip
 LEAST_FIRED = 50
 

@@ -17,15 +17,15 @@ def _lines(text: str) -> list[str]:
 
 
 def _words(text: str, unspaced: bool) -> list[str]:
-    """Words; where the text is written without spaces, clauses and marks, so that no word is cut in two."""
-    return re.findall(r"[^，。！？；：、\s]+|\S", text) if unspaced else text.split()
+    """Words; where the text is written without spaces, clauses, marks and blanks, so that no word is cut in two."""
+    return re.findall(r"[^，。！？；：、\s]+|\s|\S", text) if unspaced else text.split()
 
 
 def _phrase(rng: random.Random, words: list[str], size: int, unspaced: bool) -> list[str]:
     """`size` words of the text; without spaces the first characters of a clause, as many as make such words."""
     if unspaced:
-        clause = rng.choice([word for word in words if len(word) > 3] or words)
-        return [clause[: round(1.7 * size)], "，"]
+        runs = re.findall("[\u4e00-\u9fff]{4,}", "，".join(words)) or ["磨坊主人"]
+        return [rng.choice(runs)[: round(1.7 * size)], "，"]
     at = rng.randrange(max(1, len(words) - size))
     return words[at : at + size]
 
@@ -196,13 +196,21 @@ FAULTS: dict[str, Callable[[random.Random, str, bool], str]] = {
 }  # fmt: skip
 
 
-def perturb(pages: Sequence[str], faults: Sequence[str], *, unspaced: bool, seed: int = 0) -> list[tuple[str, str]]:
-    """(fault, text): for every page each fault in turn of the list; texts of fewer than 20 characters are left out."""
+def perturb(
+    pages: Sequence[str], faults: Sequence[str], *, unspaced: bool, times: tuple[int, int] = (1, 1), seed: int = 0
+) -> list[tuple[str, str]]:
+    """(fault, text): every page with each fault in turn, once, or as often as `times` (least, most) draws.
+
+    Texts of fewer than 20 characters are left out; a text stops growing at 12,000.
+    """
     made = []
     for number, page in enumerate(pages):
         rng = random.Random(f"{seed} {number}")
         for fault in faults:
-            text = FAULTS[fault](rng, page, unspaced).strip()
+            text = page
+            for _ in range(rng.randint(*times)):
+                if len(text) <= 12_000 and text:
+                    text = FAULTS[fault](rng, text, unspaced).strip()
             if len(text) >= 20:
                 made.append((fault, text))
     return made

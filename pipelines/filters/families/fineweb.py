@@ -23,6 +23,6 @@ MEASURES = {
     "fineweb.line_stop_fraction": lambda facts: facts.share("terminal_lines", "lines"),
     "fineweb.short_line_fraction": short_line_fraction,
     "fineweb.dup_line_char_fraction": dup_line_char_fraction,
-    "fineweb.newline_word_ratio": lambda facts: facts.share("newlines", "units"),
+    "fineweb.newline_word_ratio": lambda facts: ratio(facts["newlines"], facts.in_words()),
     "fineweb2.stop_words": lambda facts: facts.listed("stop_words_zh", "distinct"),
 }

@@ -14,7 +14,7 @@ def mean_word_length(facts: Facts) -> np.ndarray:
 
 def symbol_word_ratio(facts: Facts) -> np.ndarray:
     """Hash signs or ellipses, whichever are more, over words and marks, at most 1."""
-    return ratio(np.maximum(facts["hashes"], facts["ellipses"]), facts["units"])
+    return ratio(np.maximum(facts["hashes"], facts["ellipses"]), facts.in_words())
 
 
 MEASURES = {
@@ -22,7 +22,7 @@ MEASURES = {
     "gopher.symbol_word_ratio": symbol_word_ratio,
     "gopher.bullet_line_fraction": lambda facts: facts.share("bullet_lines", "lines"),
     "gopher.ellipsis_line_fraction": lambda facts: facts.share("ellipsis_lines", "lines"),
-    "gopher.letter_word_fraction": lambda facts: facts.share("letter_words", "units"),
+    "gopher.letter_word_fraction": lambda facts: ratio(facts.in_words("letter_words"), facts.in_words()),
     "gopher.stop_words": lambda facts: facts.listed("stop_words_en", "distinct"),
     "gopher.dup_line_fraction": lambda facts: facts.share("duplicate_lines", "lines"),
     "gopher.dup_line_char_fraction": lambda facts: facts.share("duplicate_line_characters", "length"),

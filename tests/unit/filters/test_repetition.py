@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.filters.reader import read_facts
-from pipelines.filters.repetition import SIZES, UNSPACED
+from pipelines.filters.repetition import SIZES
 
 
 def _facts(text: str) -> dict[str, float]:
@@ -73,9 +73,9 @@ def test_the_fast_numbers_are_the_slow_ones(words):
 
 @given(st.text(alphabet="磨坊主人水", min_size=1, max_size=80))
 @settings(deadline=None, max_examples=200)
-def test_characters_stand_for_words_by_the_sizes_of_the_table(text):
+def test_characters_stand_for_words_at_1_6_a_word(text):
     fast = _facts(text)
-    for name, value in _slow(list(text), tuple(UNSPACED.tolist()), "").items():
+    for name, value in _slow(list(text), tuple(int(1.6 * n + 0.5) for n in SIZES), "").items():
         assert fast[name] == value, name
 
 
