@@ -54,15 +54,17 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
     units = listed.to_pylist()
     total = sum(row["end"] - row["start"] for row in units)
     rules = rules_of(worker_config)
-    _warm_up(rules, worker_config)
-    started = cpu_seconds()  # of this process so far: imports, models, compilation
+    fixed = _warm_up(rules, worker_config)
     pieces = by_hash(_pieces(units), lambda piece: f"{piece.row['file']}\0{piece.start}")
+    settings = input_settings(worker_config)
+    for piece in pieces[:GROUPS]:  # real pages wake what made ones do not: each is measured again below
+        _measure_piece(_Group(), piece, store, rules, settings, Made(worker_config))
+    started = cpu_seconds()  # of this process so far: imports, models, compilation
     made = Made(worker_config)
-    groups = _measured(pieces, request.fraction * total, store, rules, input_settings(worker_config), made)
+    groups = _measured(pieces, request.fraction * total, store, rules, settings, made)
     before = cpu_seconds_fine()
     sizes_written = _written(made)
     encoding = Figure(value=(cpu_seconds_fine() - before) * total / max(1, sum(g.size for g in groups)), unit="s")
-    empty = sum(_written(Made(worker_config)))
     sampled = sum(group.size for group in groups)
     sizes = [float(group.size) for group in groups]
 
@@ -76,7 +78,7 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
     cpu = scaled([group.cpu for group in groups], "s", started * workers + encoding.value)
     wall = started + (work.value + encoding.value) / workers / _BUSY
     plain = scaled([float(group.plain) for group in groups], "B")
-    packed = max(0, sum(sizes_written) - empty) / max(1, sum(group.plain for group in groups))
+    packed = max(0, sum(sizes_written) - fixed) / max(1, sum(group.plain for group in groups))
     reads = sum(math.ceil((row["end"] - row["start"]) / _READ_BLOCK_BYTES) + 2 for row in units)
     return Plan(
         job="extract_crawl",
@@ -94,7 +96,7 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
             "cpu": cpu,
             "wall": Figure(value=wall, unit="s", error=work.error),
             "documents": scaled([float(group.documents) for group in groups], ""),
-            "output": Figure(value=plain.value * packed + empty * len(units), unit="B", error=plain.error),
+            "output": Figure(value=plain.value * packed + fixed * len(units), unit="B", error=plain.error),
             "reads": Figure(value=reads, unit="requests"),
             "writes": Figure(value=3 * len(units) + math.ceil(len(units) / 1000) + 8, unit="requests"),
             "memory": Figure(value=_memory_mb() * workers * 1e6, unit="B"),
@@ -181,8 +183,8 @@ def _written(made: Made) -> list[int]:
     return [len(writer.finish("plan", "0" * 32, "part").body) for writer in made.writers()]
 
 
-def _warm_up(rules: DocumentRules, worker_config: dict[str, Any]) -> None:
-    """Everything that a worker does once; and what a unit costs that has no records."""
+def _warm_up(rules: DocumentRules, worker_config: dict[str, Any]) -> int:
+    """Do everything that a worker does once; the bytes that a unit writes beside its rows."""
     paragraph = "<p>The stones turn slowly and the grain becomes flour, as it always has.</p>"
     body = f"<html><body><article>{paragraph * 12}</article></body></html>".encode()
     record = Record(
@@ -190,11 +192,12 @@ def _warm_up(rules: DocumentRules, worker_config: dict[str, Any]) -> None:
         target_uri=b"https://mill.example/", http_status=None, http_headers={}, body=body,
     )  # fmt: skip
     large = replace(record, body=body.replace(b"</article>", paragraph.encode() * 600 + b"</article>"))
+    fixed = 0
     for _ in range(2):
         made = Made(worker_config)
         for batch in batches([record, large], "warm-up", rules):
             made.add(batch)
-        _written(made)
+        fixed = sum(_written(made))
     rounds = 5
     made = Made(worker_config)
     before = cpu_seconds_fine()
@@ -202,6 +205,7 @@ def _warm_up(rules: DocumentRules, worker_config: dict[str, Any]) -> None:
         for batch in batches([], "warm-up", rules):
             made.add(batch)
     _EMPTY["cpu"] = (cpu_seconds_fine() - before) / rounds
+    return fixed
 
 
 def _memory_mb() -> float:

@@ -21,6 +21,7 @@ from pipelines.crawl.signals import refused_by
 from pipelines.datasets.content import key_hashes
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.filters.clean import clean
+from pipelines.filters.facts import Facts
 from pipelines.filters.measures import measure
 from pipelines.language.convert import KEEP, ROUTE, apply_policy
 from pipelines.language.identify import open_identifier
@@ -114,13 +115,14 @@ def finish_batch(gathered: _Gathered, rules: DocumentRules, extractor: PageExtra
         if not rules.wants(row.language):
             gathered.refuse(_row(row.candidate, "language", value=row.score, detail=row.language), row.candidate.key)
     kept = [row for row in kept if rules.wants(row.language)]
-    kept, counts = _clean(kept, rules, gathered)
-    _convert(kept, rules)
+    kept, counts, facts = _clean(kept, rules, gathered)
+    if _convert(kept, rules):
+        facts = None  # of the texts before
     gathered.fates += [("kept", row.candidate.key) for row in kept]
     table = _documents(kept, rules)
     return Batch(
         documents=table,
-        measures=measure(table["text"]).add_column(0, DOCUMENTS.field("id"), table["id"]),
+        measures=measure(table["text"], facts).add_column(0, DOCUMENTS.field("id"), table["id"]),
         ledger=_ledger(gathered.ledger),
         accounts=_accounts(gathered.fates),
         characters=counts,
@@ -142,13 +144,16 @@ def identify_texts(texts: list[str], rules: DocumentRules) -> list[tuple[str, fl
     return [identifier.identify(text) for text in texts]
 
 
-def _clean(kept: list[_Kept], rules: DocumentRules, gathered: _Gathered) -> tuple[list[_Kept], dict[str, int]]:
-    """What is left after line rules and masking; a row for each change; characters in, out and removed by reason.
+def _clean(
+    kept: list[_Kept], rules: DocumentRules, gathered: _Gathered
+) -> tuple[list[_Kept], dict[str, int], Facts | None]:
+    """What is left after line rules and masking; characters in, out and removed by reason; facts where they are known.
 
     A text of which nothing is left is refused, and none of its changes are told.
     """
     counts: Counter[str] = Counter()
     changes: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    facts = None
     if rules.clean is not None and kept:
         texts = pa.array([row.text for row in kept], pa.string())
         cleaned = clean(texts, [row.language for row in kept], source_type=rules.source_type, rules=rules.clean)
@@ -156,6 +161,7 @@ def _clean(kept: list[_Kept], rules: DocumentRules, gathered: _Gathered) -> tupl
             changes[change["row"]].append(change)
         for n in changes:
             kept[n].text = cleaned.texts[n].as_py()
+        facts = cleaned.facts
     left = []
     for n, row in enumerate(kept):
         if not row.text.strip():
@@ -169,18 +175,19 @@ def _clean(kept: list[_Kept], rules: DocumentRules, gathered: _Gathered) -> tupl
             counts[f"removed.{change['reason']}"] += change["characters"]
             told = {"verdict": "changed", "value": float(change["count"]), "detail": change["detail"]}
             gathered.ledger.append(_row(row.candidate, change["reason"], **told))
-    return left, dict(counts)
+    return left, dict(counts), facts if len(left) == len(kept) else None
 
 
-def _convert(kept: list[_Kept], rules: DocumentRules) -> None:
-    """The script policy."""
+def _convert(kept: list[_Kept], rules: DocumentRules) -> bool:
+    """The script policy; whether a text changed."""
     if rules.script == KEEP:
-        return
+        return False
     for row in kept:
         if rules.script == ROUTE:
             row.route = route_of(row.language, row.script)
         else:
             row.text, row.original = apply_policy(row.text, row.language, row.script, rules.script)
+    return any(row.original is not None for row in kept)
 
 
 def extract_pages(extractor: PageExtractor, candidates: list[Candidate]) -> list[Found]:

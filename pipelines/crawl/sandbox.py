@@ -49,7 +49,9 @@ _OVERRUN = {signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU}
 _F_SETPIPE_SZ = 1031
 # One thread a child: a pool of OpenMP threads a worker costs address space, and cores that others need.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-_ENVIRONMENT = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR"})
+_ENVIRONMENT = frozenset(
+    {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME"}
+)
 
 
 class StuckError(Exception):

@@ -155,6 +155,18 @@ def test_script_is_kept_converted_with_the_original_or_routed():
         check_policy("convert:klingon")
 
 
+def test_measures_are_of_the_text_that_is_written():
+    from pipelines.filters.measures import measure
+
+    records = [
+        response_record("https://mill.example/zh", html(HANT * 6 + "<p>來信請寄 li.si@example.org 謝謝。</p>")),
+        response_record("https://mill.example/en", html(PARAGRAPH * 9)),
+    ]
+    for rules in (DocumentRules(), DocumentRules(script="convert:hans"), DocumentRules(clean=None)):
+        (batch,) = all_batches(records, rules)
+        assert batch.measures.drop(["id"]).equals(measure(batch.documents["text"]))
+
+
 def test_the_original_of_a_converted_text_holds_no_personal_data():
     records = [response_record("https://mill.example/", html(HANT * 6 + "<p>來信請寄 li.si@example.org 謝謝。</p>"))]
     (row,) = documents(records, DocumentRules(script="convert:hans"))
@@ -185,7 +197,8 @@ def test_a_text_of_which_nothing_is_left_is_empty_and_books_no_character(monkeyp
 
         change = {"reason": "line_share", "count": 1, "characters": 9, "detail": "0-9"}
         told = [{"row": n, **change} for n in range(len(texts))]
-        return Cleaned(texts=pa.array([""] * len(texts)), changes=pa.Table.from_pylist(told, schema=CHANGE_SCHEMA))
+        changes = pa.Table.from_pylist(told, schema=CHANGE_SCHEMA)
+        return Cleaned(texts=pa.array([""] * len(texts)), changes=changes, facts=None)
 
     monkeypatch.setattr("pipelines.crawl.batches.clean", nothing)
     (batch,) = all_batches([response_record("https://mill.example/", html(PARAGRAPH * 9))])
