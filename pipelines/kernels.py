@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.resources import files
@@ -43,7 +44,10 @@ def kept_code() -> Path | None:
         return Path(given)
     digest = _sources_digest()
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
-    for folder in (Path(home, "gristmill", "kernels"), Path(tempfile.gettempdir(), f"gristmill-kernels-{os.getuid()}")):
+    places = [Path(home, "gristmill", "kernels"), Path(tempfile.gettempdir(), f"gristmill-kernels-{os.getuid()}")]
+    if sys.prefix != sys.base_prefix:  # a virtual environment keeps it for every home, and goes with it
+        places.insert(0, Path(sys.prefix, "var", "gristmill-kernels"))
+    for folder in places:
         place = folder / digest
         try:
             place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -86,6 +86,9 @@ def _install(venv, state, wanted, missing, torch):
                 "-r", str(ROOT / "requirements" / f"{name}.lock"),
             )  # fmt: skip
         (state / name).write_text(wanted[name])
+    if "corpus" in wanted:
+        _say("compiling what reads pages and texts, about a minute, once")
+        subprocess.run([str(python), "-m", "pipelines.warm_up"], cwd=ROOT, check=False)  # a job compiles by itself too
     size = sum(path.lstat().st_size for path in venv.rglob("*") if path.is_file()) / 1e9
     _say(f"ready: {venv} holds {size:.1f} GB, {time.monotonic() - started:.0f} s.")
 

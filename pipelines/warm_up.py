@@ -1,0 +1,37 @@
+"""Compile every kernel once: `python -m pipelines.warm_up`, which setting up runs, so that no job waits for it.
+
+A worker in a fresh container can run it when its image is built; without it the first process compiles, for about a
+minute of CPU, and the others take its code over.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+
+def warm_up() -> None:
+    """Call each kernel with the types that the jobs use."""
+    from pipelines.crawl.extract import extract_html
+    from pipelines.dedup.bands import BandPlan
+    from pipelines.dedup.components import clusters
+    from pipelines.dedup.signature import band_digests, exact_digests
+    from pipelines.dedup.verify import jaccards
+    from pipelines.filters.clean import CleanRules, clean
+    from pipelines.filters.measures import measure
+
+    paragraph = "<p>石头慢慢转动，谷物变成面粉。 The stones turn, +86 13800138000.</p>"
+    page = f"<title>磨坊</title><h1>磨坊</h1>{paragraph * 20}"
+    texts = pa.array([extract_html(page.encode()).text, None, "a b c d e f g h"])
+    cleaned = clean(texts, ["zh", None, "en"], source_type="web", rules=CleanRules())
+    measure(cleaned.texts, cleaned.facts)
+    measure(texts)
+    exact_digests(texts)
+    band_digests(texts, BandPlan())
+    left, right = np.array([0], np.int64), np.array([2], np.int64)
+    jaccards(texts, left, right)
+    clusters(np.zeros(3, np.int64), left, right)
+
+
+if __name__ == "__main__":
+    warm_up()
