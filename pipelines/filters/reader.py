@@ -14,6 +14,7 @@ from pipelines.filters.lines import BOILERPLATE_BOUND, BOUND, COUNTED_ONLY, judg
 from pipelines.filters.repetition import SIZES, count_grams, count_pieces, set_sizes
 from pipelines.filters.scan import (
     BULLETED,
+    CAPITAL,
     CAPITALS,
     CURLY,
     ELLIPSIS,
@@ -46,6 +47,7 @@ from pipelines.kernels import kernel, subkernel
 LOOKED_AT_CHARACTERS = 200_000  # a longer text is measured by its first part; `visible` counts all
 _SHARE = UNSPACED_SHARE
 _SIZES = len(SIZES)
+_CAPITAL_MARK = np.uint64(0x94D049BB133111EB)
 _C4_BARRED = ("javascript", "policy")  # lists: lines with a hit are no lines of C4
 (_LENGTH, _VISIBLE, _ALNUM, _UNSPACED, _NEWLINES, _LINES, _LINE_CHARS, _BULLETS, _ENDED, _TERMINAL, _ELLIPSIS, _SHORT30,
  _SHORT10, _LONGEST, _PROSE, _CAPITALS, _NUMERIC, _UNITS, _UNIT_CHARS, _WORDS, _WORD_CHARS, _LETTER_WORDS, _DIGIT_WORDS,
@@ -163,6 +165,9 @@ def _read(
             stamp = count_pieces(
                 lines, line_count, line_hashes, units, hashes, kinds, stamp, table_keys, stamps, counts, fact
             )
+            for unit in range(units):  # n-grams keep capitals apart, as published; word lists do not
+                capital = _CAPITAL_MARK if kinds[unit] & CAPITAL else np.uint64(0)
+                prefix[unit + 1] = prefix[unit] * BASE + (hashes[unit] ^ capital)
             set_sizes(units, fact[_IDEOGRAMS] if unspaced else 0, a_word, sizes)
             stamp = count_grams(
                 prefix, ends, units, sizes, stamp, table_keys, stamps, counts,

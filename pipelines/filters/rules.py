@@ -152,7 +152,10 @@ def broken_rules(
     action: str,
 ) -> dict[str, np.ndarray]:
     """(n,) bool by rule name: every rule of that action that a document breaks, whatever the others say."""
-    return {rule.name: breaks for rule, _, _, breaks in _judged(measures, language, source_type, rules, action)}
+    found: dict[str, np.ndarray] = {}
+    for rule, _, _, breaks in _judged(measures, language, source_type, rules, action):
+        found[rule.name] = found[rule.name] | breaks if rule.name in found else breaks
+    return found
 
 
 def _judged(

@@ -210,7 +210,7 @@ def perturb(
             text = page
             for _ in range(rng.randint(*times)):
                 if len(text) <= 12_000 and text:
-                    text = FAULTS[fault](rng, text, unspaced).strip()
+                    text = re.sub(r"[ \t]+\n", "\n", FAULTS[fault](rng, text, unspaced)).strip()
             if len(text) >= 20:
                 made.append((fault, text))
     return made

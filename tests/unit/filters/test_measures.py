@@ -18,7 +18,7 @@ GOLDEN = {
     "text.words": (17.0, 27.0),
     "text.unspaced_fraction": (0.0, 1.0),
     "gopher.mean_word_length": (4.0, 1.0),
-    "gopher.symbol_word_ratio": (0.0476, 0.09),
+    "gopher.symbol_word_ratio": (0.0476, 0.0914),
     "gopher.bullet_line_fraction": (0.25, 0.25),
     "gopher.ellipsis_line_fraction": (0.25, 0.25),
     "gopher.stop_words": (2.0, 0.0),
