@@ -9,17 +9,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from jobs.extract_worker import Made, input_settings, rules_of
 from jobs.runtime.cost import Figure, Plan, Ratio, Request, by_hash, cpu_seconds, living_children, peak_memory_mb
-from pipelines.crawl.batches import batches
+from pipelines.crawl.batches import BATCH_BYTES, batches
 from pipelines.crawl.document import DocumentRules
 from pipelines.crawl.inputs import open_source
-from pipelines.crawl.items import Item, Record
+from pipelines.crawl.items import Item, Record, Skipped
 from pipelines.crawl.records import InputSettings, read_records
 from pipelines.datasets.store import Store
 
@@ -47,6 +47,8 @@ class _Group:
     records: int = 0
     documents: int = 0
     plain: int = 0  # bytes of the rows before compression
+    items: list[Item] = field(default_factory=list)
+    held_bytes: int = 0
 
 
 def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], request: Request) -> Plan:
@@ -57,8 +59,10 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
     fixed = _warm_up(rules, worker_config)
     pieces = by_hash(_pieces(units), lambda piece: f"{piece.row['file']}\0{piece.start}")
     settings = input_settings(worker_config)
+    awake = _Group()
     for piece in pieces[:GROUPS]:  # real pages wake what made ones do not: each is measured again below
-        _measure_piece(_Group(), piece, store, rules, settings, Made(worker_config))
+        _read_piece(awake, piece, store, settings)
+    _work(awake, rules, Made(worker_config))
     started = cpu_seconds()  # of this process so far: imports, models, compilation
     made = Made(worker_config)
     groups = _measured(pieces, request.fraction * total, store, rules, settings, made)
@@ -131,41 +135,52 @@ def _measured(
             break
         # As many pieces go to each group, so that the groups are alike.
         for group, piece in zip(groups, pieces[at : at + GROUPS], strict=False):
-            _measure_piece(group, piece, store, rules, settings, made)
+            _read_piece(group, piece, store, settings)
+            if group.held_bytes >= BATCH_BYTES:
+                _work(group, rules, made)
         done = pieces[at : at + GROUPS]
         at += len(done)
         taken_bytes = sum(group.size for group in groups)
         taken_records = sum(group.records for group in groups)
+    for group in groups:
+        _work(group, rules, made)
     return [group for group in groups if group.size]
 
 
-def _measure_piece(
-    group: _Group, piece: _Piece, store: Store, rules: DocumentRules, settings: InputSettings, made: Made
-) -> None:
-    """Add what the piece costs.  Finding the first record of a piece is no cost of the job, so it is left out."""
+def _read_piece(group: _Group, piece: _Piece, store: Store, settings: InputSettings) -> None:
+    """Add the records of a piece, and what reading them cost.
+
+    Finding the first record of a piece is no cost of the job, so the first one counts as an average one.
+    """
     row = piece.row
     pages = [(page["file"], page["size_bytes"]) for page in row["pages"]] if row["pages"] else None
     source = open_source(store, row["file"], row["size_bytes"], pages=pages)
-    items: list[Item] = []
-    reading = first = 0.0
+    count, reading, first = 0, 0.0, 0.0
     began = time.process_time()
     for item in read_records(source, form=row["form"], start=piece.start, end=piece.end, settings=settings):
         reading = time.process_time() - began
         first = first or reading
-        items.append(item if item.file else replace(item, file=row["file"]))
+        count += 1
+        group.items.append(item if item.file else replace(item, file=row["file"]))
+        group.records += not isinstance(item, Skipped)
+        group.held_bytes += len(item.body) if isinstance(item, Record) else 0
     group.size += piece.end - piece.start
-    if not items:
+    if count > 1:
+        group.cpu += (reading - first) * count / (count - 1)
+
+
+def _work(group: _Group, rules: DocumentRules, made: Made) -> None:
+    """Do with the records that are held what a worker does, and count it."""
+    if not group.items:
         return
-    if len(items) > 1:
-        group.cpu += (reading - first) * len(items) / (len(items) - 1)
     before = cpu_seconds_fine()
-    for batch in batches(items, row["file"], rules):
+    for batch in batches(group.items, "", rules):
         made.add(batch)
         made.count(batch.accounts)
         group.documents += batch.documents.num_rows
-        group.records += batch.accounts["read"][0]
         group.plain += sum(table.nbytes for table in (batch.documents, batch.measures, batch.ledger))
     group.cpu += cpu_seconds_fine() - before - _EMPTY["cpu"]
+    group.items, group.held_bytes = [], 0
 
 
 _EMPTY = {"cpu": 0.0}  # what a call costs that has no records, known after the warm-up

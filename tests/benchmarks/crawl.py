@@ -1,24 +1,25 @@
-"""`extract_crawl` end to end: speed, where its CPU goes, what it costs beside reading and writing, and beside datatrove.
+"""`extract_crawl` end to end: speed, where its CPU goes, its cost beside reading and writing and beside datatrove.
 
     python -m tests.benchmarks.crawl [--data FOLDER] [--megabytes 1000] [--peer-rounds 1] [--no-peers]
 
-The crawl in FOLDER (its *.warc.gz) is repeated under other names until so many megabytes of uncompressed input are
-there.  CPU is user and system, with children, of a process that has worked through one file before.  `overhead` is
-the CPU outside extraction (which parses and decodes), language and filters, over a bare FastWARC loop and a pyarrow
-write of the same rows.  `cpu_vs_datatrove` compares CPU a page on the crawl once: WarcReader, Trafilatura,
-LanguageFilter, the Gopher, C4 and FineWeb filters, ParquetWriter, on one task.
+The crawl in FOLDER (its *.warc.gz) is repeated, four times a file, until so many megabytes of uncompressed input are
+there: files of about the size of a unit, as crawls have them.  CPU is user and system, with children, of a process
+that has worked through one file before.
+
+`overhead`: CPU a record outside extraction (with the decoding of bodies and charsets), language and filters, over that
+of a bare FastWARC loop and a pyarrow write of the same rows, from Python values as a loop would have them.
+`cpu_vs_datatrove`: CPU a page on the crawl once, against WarcReader, Trafilatura, LanguageFilter, the Gopher, C4 and
+FineWeb filters and ParquetWriter, on one task.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import importlib.metadata
 import importlib.util
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -29,37 +30,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.runtime.cost import cpu_seconds, living_children, peak_memory_mb
 from tests.pack import FOLDER
 
 ROUNDS = 5
-
-
-def cpu_seconds() -> float:
-    """User and system of this process, its ended children, and those that live."""
-    used = sum(
-        r.ru_utime + r.ru_stime for r in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
-    return used + sum(_stat_seconds(pid) for pid in _living_children())
-
-
-def _living_children() -> list[int]:
-    found = []
-    for tasks in glob.glob(f"/proc/{os.getpid()}/task/*/children"):  # noqa: PTH207
-        found += [int(pid) for pid in Path(tasks).read_text().split()]
-    return found
-
-
-def _stat_seconds(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(int(n) for n in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-
-
-def _peak_mb(pid: int | str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+COPIES_A_FILE = 4
 
 
 class Split:
@@ -100,14 +75,15 @@ class Split:
 
 def run_ours(folder: str, warm: str, out: str) -> dict[str, Any]:
     """One measured run in this process, after a warm-up; made to run in a process of its own."""
+    from jobs import extract_worker
     from jobs.extract_crawl import Config, run
     from jobs.runtime.context import Context
-    from pipelines.crawl import batches, pages, records
+    from pipelines.crawl import batches, document, pages
     from pipelines.datasets.store import open_store
 
     split = Split()
-    split.wrap_iterator(records, "read_records", "read")
-    split.wrap(batches, "candidate_of", "records")
+    split.wrap_iterator(extract_worker, "read_records", "read")
+    split.wrap(document, "entity_body", "bodies")
     split.wrap(pages, "extract_page", "extraction")
     split.wrap(batches, "extract_pages", "extract_pages")
     split.wrap(batches, "identify_texts", "language")
@@ -132,12 +108,9 @@ def run_ours(folder: str, warm: str, out: str) -> dict[str, Any]:
         "transport_here": transport,
         "isolated": apart,
         "read": documents.books["documents"]["read"],
-        "pages": documents.books["documents"]["read"] - sum(documents.books["documents"]["failed"].values())
-        if isinstance(documents.books["documents"]["failed"], dict)
-        else documents.books["documents"]["read"],
         "kept": documents.part_list["rows"],
-        "rss_mb": _peak_mb("self"),
-        "child_rss_mb": max([_peak_mb(pid) for pid in _living_children()], default=0.0),
+        "rss_mb": peak_memory_mb("self"),
+        "child_rss_mb": max([peak_memory_mb(pid) for pid in living_children()], default=0.0),
     }
 
 
@@ -191,9 +164,8 @@ def baseline(folder: Path, root: str) -> dict[str, float]:
     from pipelines.datasets import open_dataset
 
     datasets = [open_dataset(root, name) for name in ("documents", "filters")]
-    tables = [d.to_arrow() for d in datasets]
-    keys = datasets[0].parts("ledger")["key"].to_pylist()
-    tables += [pa.concat_tables([datasets[0].read_part(key) for key in keys])] if keys else []
+    tables = [*(d.to_arrow() for d in datasets), pa.concat_tables(list(datasets[0].ledger()))]
+    rows = [(table.schema, {name: table[name].to_pylist() for name in table.schema.names}) for table in tables]
 
     def read() -> None:
         for path in sorted(folder.glob("*.warc.gz")):
@@ -202,8 +174,9 @@ def baseline(folder: Path, root: str) -> dict[str, float]:
                     record.reader.read()
 
     def write() -> None:
-        for table in tables:
-            pq.write_table(table, pa.BufferOutputStream(), compression="zstd")
+        for schema, columns in rows:
+            arrays = [pa.array(columns[field.name], field.type) for field in schema]
+            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), pa.BufferOutputStream(), compression="zstd")
 
     return {"read": _median_cpu(read), "write": _median_cpu(write)}
 
@@ -222,7 +195,8 @@ def _apart(what: str, *arguments: str) -> dict[str, Any]:
     """Run a function of this file in a process of its own; its result."""
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
         command = [sys.executable, "-m", "tests.benchmarks.crawl", "--apart", what, answer.name, *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=None if what == "ours" else subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, check=True, stdout=quiet, stderr=None if what == "ours" else quiet)
         return json.loads(Path(answer.name).read_text())
 
 
@@ -264,22 +238,24 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
     shutil.copy(files[0], warm)
     size = sum(map(_uncompressed, files))
     copies = max(1, round(options.megabytes * 1e6 / size))
-    for n in range(copies):
-        for path in files:
-            (many / f"{n:04d}-{path.name}").hardlink_to(once / path.name)
+    for n in range(0, copies, COPIES_A_FILE):
+        with (many / f"crawl-{n:05d}.warc.gz").open("wb") as out:
+            for path in files * min(COPIES_A_FILE, copies - n):
+                out.write(path.read_bytes())
 
     ours = _apart("ours", str(many), str(warm), str(scratch / "big"))
     small = [_apart("ours", str(once), str(warm), str(scratch / f"small{n}")) for n in range(3)]
     floor = baseline(once, str(scratch / "small0" / "root"))
-    bare = floor["read"] + floor["write"]
-    own = [_overhead_seconds(run) for run in small]
-    overhead = statistics.median(own) / bare
+    bare = (floor["read"] + floor["write"]) / small[0]["read"]
+    own = _overhead_seconds(ours) / ours["read"]
+    overhead = own / bare
     peers = []
     if importlib.util.find_spec("datatrove") and not options.no_peers:
-        peers = [_apart("datatrove", str(once), str(warm), str(scratch / f"peer{n}")) for n in range(options.peer_rounds)]
+        rounds = range(options.peer_rounds)
+        peers = [_apart("datatrove", str(once), str(warm), str(scratch / f"peer{n}")) for n in rounds]
     else:
         sys.stderr.write("datatrove: not measured\n")
-    a_page = statistics.median(run["cpu"] / run["pages"] for run in small)
+    a_page = statistics.median(run["cpu"] / run["read"] for run in small)
     ratio = a_page / statistics.median(p["cpu"] / p["pages"] for p in peers) if peers else None
     phases = {name: seconds / ours["read"] * 1e6 for name, seconds in ours["phases"].items()}
 
@@ -288,7 +264,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
         sys.stderr.write(f"  {name:12} {micros:8.0f} us a record\n")
     bare_us = {name: round(seconds / small[0]["read"] * 1e6, 1) for name, seconds in floor.items()}
     sys.stderr.write(f"bare loop and write: {bare_us} us a record; ours beside extraction, language, filters: ")
-    sys.stderr.write(f"{[round(s / small[0]['read'] * 1e6) for s in own]}, overhead {overhead:.2f}\n")
+    sys.stderr.write(f"{own * 1e6:.0f}, overhead {overhead:.2f}\n")
     if peers:
         sys.stderr.write(f"datatrove: {[round(p['cpu'] / p['pages'] * 1e3, 2) for p in peers]} ms CPU a page; ")
         sys.stderr.write(f"ours {a_page * 1e3:.2f}, ratio {ratio:.3f}\n")
@@ -303,7 +279,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
         "megabytes": round(copies * size / 1e6),
         "us_a_record": {name: round(micros, 1) for name, micros in phases.items()},
         "bare_us_a_record": bare_us,
-        "overhead_rounds": [round(s / bare, 3) for s in own],
+        "own_us_a_record": round(own * 1e6, 1),
         "peer_ms_a_page": [round(p["cpu"] / p["pages"] * 1e3, 3) for p in peers],
         "ours_ms_a_page": round(a_page * 1e3, 3),
         "load": os.getloadavg()[0],
@@ -319,7 +295,7 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
 
 def _overhead_seconds(run: dict[str, Any]) -> float:
     """CPU outside extraction, language and filters."""
-    return run["cpu"] - sum(run["phases"].get(name, 0.0) for name in ("extraction", "language", "filters"))
+    return run["cpu"] - sum(run["phases"].get(name, 0.0) for name in ("extraction", "bodies", "language", "filters"))
 
 
 if __name__ == "__main__":
