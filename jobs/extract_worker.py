@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +12,11 @@ import pyarrow.compute as pc
 
 from jobs.document_stats import DocumentStats
 from jobs.runtime.stage import Unit, UnitResult
-from pipelines.crawl.batches import Batch, batches
+from pipelines.crawl.batches import BATCH_BYTES, Batch, batches
 from pipelines.crawl.document import DocumentRules, candidate_id, record_key
 from pipelines.crawl.forms import form_of
 from pipelines.crawl.inputs import open_source
-from pipelines.crawl.items import Damage, Item, Record
+from pipelines.crawl.items import Damage, Record
 from pipelines.crawl.pages import PageRules
 from pipelines.crawl.records import InputSettings, read_record_at, read_records
 from pipelines.crawl.rows import RowColumns
@@ -69,22 +70,48 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
     def try_again(unit: Unit) -> UnitResult:
         made = Made(worker_config, ledger_role="retried")
         settled = 0
-        for rows in _rows_of(lost.ledger(unit.id), reason):
-            found = [(row, item) for row in rows if (item := _find(crawl, row, settings)) is not None]
-            for row, item in found:
-                # One by one: which record became what must be known, and few are tried again.
-                (batch,) = batches([item], row["file"], rules)
-                account = next(name for name in batch.accounts if name != "read")
-                if account == f"{row['verdict']}.{reason}":
-                    continue
-                settled += 1
-                made.add(batch, told=_settled(row, batch))
-                key = record_key(item.file or row["file"], item.offset, item.index)
-                (hashed,) = key_hashes([key])
-                made.count({account: (1, hashed), f"{row['verdict']}.{reason}": (-1, -hashed)})
+        for found in _found(crawl, lost.ledger(unit.id), reason, settings):
+            settled += _try(found, reason, rules, made)
         return made.result(retried=settled)
 
     return try_again
+
+
+def _try(found: list[tuple[dict[str, Any], Record | Damage]], reason: str, rules: DocumentRules, made: Made) -> int:
+    """Add what became of the records otherwise than before; how many that were."""
+    before = {_place(row): row for row, _ in found}
+    fates: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
+    for batch in batches([item for _, item in found], "", rules):
+        rows = batch.ledger.to_pylist()
+        told = [row for row in rows if row["verdict"] == "changed"]
+        for row in rows:
+            old = before[_place(row)]
+            if row["verdict"] != "changed" and (row["verdict"], row["reason"]) != (old["verdict"], reason):
+                fates[_place(row)] = f"{row['verdict']}.{row['reason']}", old
+                told.append(row)
+        for place in batch.documents.select(_PLACE).to_pylist():
+            old = before[_place(place)]
+            fates[_place(place)] = "kept", old
+            was = f"was {old['verdict']}: {reason}"
+            told.append(
+                {**old, "verdict": "kept", "reason": "retried", "value": None, "threshold": None, "detail": was}
+            )
+        made.add(batch, told=pa.Table.from_pylist(told, schema=LEDGER))
+    count = 0
+    for row, item in found:
+        if (fate := fates.get(_place(row))) is not None:
+            (hashed,) = key_hashes([record_key(row["file"], item.offset, item.index)])
+            made.count({fate[0]: (1, hashed)})
+            made.count({f"{row['verdict']}.{reason}": (-1, -hashed)})
+            count += 1
+    return count
+
+
+_PLACE = ["file", "offset", "length", "id"]
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _PLACE)
 
 
 def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
@@ -141,12 +168,14 @@ class Made:
         )
 
     def add(self, batch: Batch, *, told: pa.Table | None = None) -> None:
-        """Rows of a batch; `told` instead of its own ledger rows."""
+        """Rows of a batch; `told` instead of its own ledger rows, and then without what decoding counted, which the
+        first try counted already.
+        """
         self._documents.write(batch.documents)
         self._filters.write(batch.measures)
         self._ledger.write(batch.ledger if told is None else told)
         self._stats.add(batch.documents)
-        for name, n in batch.stats.items():
+        for name, n in batch.stats.items() if told is None else ():
             self._result.counters.add_count(f"stats.{name}", n)
         for name, n in batch.characters.items():
             self._result.counters.add_count(f"characters.{name}", n)
@@ -169,14 +198,28 @@ class Made:
         return self._result
 
 
-def _rows_of(ledger: Iterable[pa.Table], reason: str) -> Iterator[list[dict[str, Any]]]:
+def _found(
+    crawl: Store, ledger: Iterable[pa.Table], reason: str, settings: InputSettings
+) -> Iterator[list[tuple[dict[str, Any], Record | Damage]]]:
+    """Rows with the reason and their records, as many at once as a batch holds; rows without a record are left out."""
+    group: list[tuple[dict[str, Any], Record | Damage]] = []
+    held = 0
     for table in ledger:
         mine = table.filter(pc.and_(pc.equal(table["reason"], reason), pc.not_equal(table["verdict"], "changed")))
-        for batch in mine.to_batches(max_chunksize=RETRY_ROWS):
-            yield batch.to_pylist()
+        for row in (row for batch in mine.to_batches(max_chunksize=RETRY_ROWS) for row in batch.to_pylist()):
+            item = _find(crawl, row, settings)
+            if item is None:
+                continue
+            group.append((row, replace(item, file=row["file"])))
+            held += len(item.body) if isinstance(item, Record) else 0
+            if held >= BATCH_BYTES or len(group) >= RETRY_ROWS:
+                yield group
+                group, held = [], 0
+    if group:
+        yield group
 
 
-def _find(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Item | None:
+def _find(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Record | Damage | None:
     """The record or damage that the row is about, out of the crawl as it is now; None where it is not there."""
     head = crawl.head(row["file"])
     if head is None:
@@ -193,12 +236,3 @@ def _find(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Item | 
         if isinstance(item, Record) and candidate_id(item) == row["id"]:
             return item
     return None
-
-
-def _settled(row: dict[str, Any], batch: Batch) -> pa.Table:
-    """The record's row of role `retried`: its new verdict, or that it is a document now, and what it was before."""
-    before = f"was {row['verdict']}: {row['reason']}"
-    told = batch.ledger.to_pylist() or []
-    if batch.documents.num_rows:
-        told.append({**row, "verdict": "kept", "reason": "retried", "value": None, "threshold": None, "detail": before})
-    return pa.Table.from_pylist(told, schema=LEDGER)
