@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.filters.facts import Facts, ratio
+from pipelines.filters.facts import ratio
 
 MEASURES = {
     "code.longest_line": lambda facts: facts["longest_line"],
