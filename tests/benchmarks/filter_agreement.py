@@ -166,7 +166,6 @@ def agreement(
             "only_peer": int((theirs[name] & ~ours[name]).sum()), "only_ours": int((ours[name] & ~theirs[name]).sum()),
             "differ_on": dict(differ.most_common(3)),
         }  # fmt: skip
-        note(
-            f"  {name:28} {share:7.4f}  peer {found[name]['peer']:5}  ours {found[name]['ours']:5}  {{found[name]['differ_on']}"
-        )
+        row = found[name]
+        note(f"  {name:28} {share:7.4f}  peer {row['peer']:5}  ours {row['ours']:5}  {row['differ_on']}")
     return found

@@ -196,8 +196,8 @@ FAULTS: dict[str, Callable[[random.Random, str, bool], str]] = {
     fault.__name__: fault
     for fault in (
         repeat_lines, repeat_paragraphs, repeat_phrase, repeat_pair, repeat_passages, cut_short, few_sentences, bullets,
-        ellipses, hashes, numbers, short_words, long_words, no_stop_words, no_line_ends, short_lines, word_lines, curly_brackets,
-        filler,
+        ellipses, hashes, numbers, short_words, long_words, no_stop_words, no_line_ends, short_lines, word_lines,
+        curly_brackets, filler,
     )
 }  # fmt: skip
 
