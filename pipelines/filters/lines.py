@@ -10,6 +10,7 @@ sharing, registration numbers, floors of a forum) are taken out wherever they st
 from __future__ import annotations
 
 import numpy as np
+from pipelines.kernels import subkernel
 
 from pipelines.filters.scan import (
     CAPITALS,
@@ -25,7 +26,6 @@ from pipelines.filters.scan import (
     MARKED_UP,
     NUMERIC,
 )
-from pipelines.kernels import subkernel
 
 BUILT_IN = ("line_numbers", "line_capitals", "line_one_word")  # reasons 1 to 3; lists follow
 COUNTED_ONLY = len(BUILT_IN)
@@ -35,7 +35,7 @@ _ONE_WORD_NEIGHBOUR = 6  # words: a single word is a heading where a longer line
 
 
 @subkernel
-def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why):
+def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why):  # noqa: C901
     """`why` (lines,): 0 or the number of the first rule that flags the line, negative for bounded rules.
 
     Returns words, words of bounded lines, words of boilerplate lines, and their lines. Lines inside fenced code are
