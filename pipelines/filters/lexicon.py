@@ -15,10 +15,10 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
-from pipelines.kernels import subkernel
 
 from pipelines.errors import ConfigError
 from pipelines.filters.scan import CAPITAL, HAS_LETTER, L_UNIT, L_UNITS, L_WORDS, WORD
+from pipelines.kernels import subkernel
 
 BASE = np.uint64(0xD6E8FEB86659FD93)
 PLACES = ("anywhere", "begin", "end", "whole", "counter", "label")

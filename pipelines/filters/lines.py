@@ -10,7 +10,6 @@ sharing, registration numbers, floors of a forum) are taken out wherever they st
 from __future__ import annotations
 
 import numpy as np
-from pipelines.kernels import subkernel
 
 from pipelines.filters.scan import (
     CAPITALS,
@@ -26,6 +25,7 @@ from pipelines.filters.scan import (
     MARKED_UP,
     NUMERIC,
 )
+from pipelines.kernels import subkernel
 
 BUILT_IN = ("line_numbers", "line_capitals", "line_one_word")  # reasons 1 to 3; lists follow
 COUNTED_ONLY = len(BUILT_IN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from pipelines.kernels import kernel
 
 # what the pass over the bytes has seen: an @; a run of 7 digits; groups of digits; four numbers with dots; hex with

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from pipelines.kernels import kernel, subkernel
 
 from pipelines.filters.characters import table
 from pipelines.filters.facts import CHARACTERS_A_WORD, FACT, FACTS, UNSPACED_SHARE, Facts
@@ -43,6 +42,7 @@ from pipelines.filters.scan import (
     cut_units,
     decode,
 )
+from pipelines.kernels import kernel, subkernel
 
 LOOKED_AT_CHARACTERS = 200_000  # a longer text is measured by its first part; `visible` counts all
 _SHARE = UNSPACED_SHARE

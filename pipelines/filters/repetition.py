@@ -11,10 +11,10 @@ and last (n-1)-grams repeat, longer sizes look at few places.
 from __future__ import annotations
 
 import numpy as np
-from pipelines.kernels import subkernel
 
 from pipelines.filters.facts import FACT
 from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
+from pipelines.kernels import subkernel
 
 SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # words
 DISTINCT_OF = 400  # the first words of a text, of which the distinct ones are counted

@@ -9,7 +9,6 @@ text: memory is bounded by the part of a text that is looked at, never by the co
 from __future__ import annotations
 
 import numpy as np
-from pipelines.kernels import subkernel
 
 from pipelines.filters.characters import (
     BULLET,
@@ -28,6 +27,7 @@ from pipelines.filters.characters import (
     UPPER,
 )
 from pipelines.filters.facts import FACT
+from pipelines.kernels import subkernel
 
 # a unit's kind
 WORD, HAS_LETTER, IDEOGRAM, STOP, MARK, HAS_DIGIT, CAPITAL = 1, 2, 4, 8, 16, 32, 64
