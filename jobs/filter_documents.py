@@ -95,9 +95,7 @@ class _Verdicts:
         from pipelines.filters.rules import broken_rules, default_rules, with_bounds
 
         rules, documents = with_bounds(default_rules(), self.bounds), part["documents"]
-        return broken_rules(
-            part["filters"], documents["language"], rules, documents["source_type"], action="mark"
-        )
+        return broken_rules(part["filters"], documents["language"], rules, documents["source_type"], action="mark")
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -218,7 +216,9 @@ def _heldout_bounds(
             keys = {role: row["key"] for role, row in part.items()}
             loaded = _load(store, keys, ["id", "language", "source_type"])
             stays = pc.is_null(verdicts.judge(loaded)["reason"]).to_pylist()
-            for name, point, is_kept in zip(loaded["documents"]["language"].to_pylist(), _points(loaded), stays, strict=True):
+            for name, point, is_kept in zip(
+                loaded["documents"]["language"].to_pylist(), _points(loaded), stays, strict=True
+            ):
                 if is_kept and name in rare:
                     clusters[name] += 1  # of a cluster at most one document stays
                     smallest = least.setdefault(name, [])

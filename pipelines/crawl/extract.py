@@ -1,8 +1,8 @@
 """One HTML page -> its main text, title and date.
 
-Two engines stand behind one function.  `gristmill` reads the page in one compiled pass and lets a small model choose its blocks
-(pipelines/crawl/html); `trafilatura` is slower and builds a tree.  Bounds are held before either runs; a page over a
-bound gives empty text and a reason.
+Two engines stand behind one function.  `gristmill` reads the page in one compiled pass and lets a small model choose
+its blocks (pipelines/crawl/html); `trafilatura` is slower and builds a tree.  Bounds are held before either runs; a
+page over a bound gives empty text and a reason.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _UNSPACED_BLOCKS = (
 )  # fmt: skip
 # Sentence_Terminal of PropList.txt (Unicode 15), the blocks in use
 _TERMINALS = (
-    "!.?։؝؞؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶‼‽⁇⁈⁉⸮⸼。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉﹒﹖﹗！．？｡"  # noqa: RUF001
+    "!.?։؝؞؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶‼‽⁇⁈⁉⸮⸼。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉﹒﹖﹗！．？｡"
     "\u0837\u0839\u083d\u083e\u1362\u1367\u1368\u1803\u1809\u1944\u1945\u1aa8\u1aa9\u1aaa\u1aab\u1b5a\u1b5b\u1b5e\u1b5f"
     "\u1c3b\u1c3c\u1c7e\u1c7f\u2e53\u2e54\ua60e\ua60f\uaa5d\uaa5e\uaa5f\uaaf0\uaaf1\uabeb\u17d4\u17d5"
 )
@@ -48,9 +48,9 @@ def table() -> np.ndarray:
     """(2^18,) uint32: folded code point and class bits of each character."""
     made = np.zeros(CODES, np.uint32)
     for code in range(CODES):
-        if 0xD800 <= code <= 0xDFFF or 0xE000 <= code <= 0xF8FF or 0x323B0 <= code:
+        if 0xD800 <= code <= 0xDFFF or 0xE000 <= code <= 0xF8FF or code >= 0x323B0:
             made[code] = code | int(SYMBOL)
-        elif 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code:
+        elif 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or code >= 0x20000:
             made[code] = code | int(LETTER | UNSPACED)
         elif 0xAC00 <= code <= 0xD7A3:
             made[code] = code | int(LETTER)

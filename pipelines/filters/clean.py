@@ -51,7 +51,7 @@ class Cleaned:
 
     `characters` is what the text lost, negative where placeholders are longer. `detail` holds "from-to" spans in
     characters, never what stood there: of a line rule in the text as given, of personal data (`pii_...`) in the text
-    after line rules, before masking. `facts` are those of `texts`: `measure(done.texts, done.facts)` reads nothing again.
+    after line rules, before masking. `facts` are of `texts`: `measure(done.texts, done.facts)` reads nothing again.
     """
 
     texts: pa.Array
@@ -67,7 +67,8 @@ def clean(
     Line rules find their lines by script and phrase, so `languages` decides nothing today; it is part of the call so
     that a rule for one language needs no other one.
     """
-    from pipelines.filters.pii import candidate_counts, find, mask
+    from pipelines.filters.pii import find, mask
+    from pipelines.filters.pii_scan import candidate_counts
     from pipelines.filters.reader import line_reasons, read_facts, read_facts_and_lines, utf8_of
 
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts

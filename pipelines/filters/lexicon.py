@@ -126,9 +126,7 @@ def compile_lists(lists: tuple[WordList, ...]) -> Lexicon:
     for number, each in enumerate(lists):
         for phrase, hashes in zip(each.phrases, units_of_lines(each.phrases), strict=True):
             if not 0 < len(hashes) <= MOST_UNITS:
-                raise ConfigError(
-                    f"{each.name}: {phrase!r} has {len(hashes)} units.", mend=f"One to {MOST_UNITS}."
-                )
+                raise ConfigError(f"{each.name}: {phrase!r} has {len(hashes)} units.", mend=f"One to {MOST_UNITS}.")
             key = 0
             for unit in hashes:
                 key = (key * int(BASE) + unit) % 2**64
@@ -182,7 +180,7 @@ def versions(lists: tuple[WordList, ...] | None = None) -> Mapping[str, int]:
 
 
 @subkernel
-def match(
+def match(  # noqa: C901
     lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers,
     colon, seen,
     doc,
@@ -244,7 +242,12 @@ def match(
                             if kinds[unit] & WORD:
                                 words_hit[number] += 1
                         labels = place == 5 and i <= first_word and (i + size > last_word or hashes[i + size] == colon)
-                        if place == 0 or labels or (place == 1 and i <= first_word) or (place == 2 and i + size > last_word):
+                        if (
+                            place == 0
+                            or labels
+                            or (place == 1 and i <= first_word)
+                            or (place == 2 and i + size > last_word)
+                        ):
                             line_bits[line] |= np.uint64(1) << np.uint64(number)
                 if counted:
                     seen[entry] = doc

@@ -35,7 +35,7 @@ _ONE_WORD_NEIGHBOUR = 6  # words: a single word is a heading where a longer line
 
 
 @subkernel
-def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why):
+def judge_lines(lines, count, kinds, line_bits, is_line, bounded, unspaced, why):  # noqa: C901
     """`why` (lines,): 0 or the number of the first rule that flags the line, negative for bounded rules.
 
     Returns words, words of bounded lines, words of boilerplate lines, and their lines. Lines inside fenced code are

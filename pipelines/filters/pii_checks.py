@@ -10,20 +10,73 @@ _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _COMPANY = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _COMPANY_WEIGHTS = (1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28)
 _PROVINCES = frozenset(
-    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83".split()
+    [
+        "11",
+        "12",
+        "13",
+        "14",
+        "15",
+        "21",
+        "22",
+        "23",
+        "31",
+        "32",
+        "33",
+        "34",
+        "35",
+        "36",
+        "37",
+        "41",
+        "42",
+        "43",
+        "44",
+        "45",
+        "46",
+        "50",
+        "51",
+        "52",
+        "53",
+        "54",
+        "61",
+        "62",
+        "63",
+        "64",
+        "65",
+        "71",
+        "81",
+        "82",
+        "83",
+    ]
 )
 _TAIWAN_LETTERS = "ABCDEFGHJKLMNPQRSTUVXYWZIO"  # in the order of their numbers, 10 to 35
-_CARD_WORD = re.compile(r"卡|账号|帐号|账户|帐户|户头|开户|银行|支付|收款|転|帳|card|acct|account|visa|master|amex|credit|debit|iban|pay", re.I)
-_ORDER_WORD = re.compile(r"订单|单号|編號|编号|流水|运单|快递|物流|序列|条码|order|invoice|tracking|serial|ticket|isbn|part|sku|uid|id\s*[:=]", re.I)
-_PHONE_WORD = re.compile(r"电话|電話|座机|固话|热线|熱線|传真|傳真|手机|手機|联系|聯絡|tel|phone|fax|call|mobile|cell|dial|hotline|contact", re.I)
+_CARD_WORD = re.compile(
+    r"卡|账号|帐号|账户|帐户|户头|开户|银行|支付|收款|転|帳|card|acct|account|visa|master|amex|credit|debit|iban|pay",
+    re.I,
+)
+_ORDER_WORD = re.compile(
+    r"订单|单号|編號|编号|流水|运单|快递|物流|序列|条码"
+    r"|order|invoice|tracking|serial|ticket|isbn|part|sku|uid|id\s*[:=]",
+    re.I,
+)
+_PHONE_WORD = re.compile(
+    r"电话|電話|座机|固话|热线|熱線|传真|傳真|手机|手機|联系|聯絡|tel|phone|fax|call|mobile|cell|dial|hotline|contact",
+    re.I,
+)
 _PASSPORT_WORD = re.compile(r"护照|護照|passport|通行证|通行證", re.I)
-_VERSION_WORD = re.compile(r"(?:version|ver|release|revision|rev|build|firmware|patch|update|upgrade|section|chapter|clause|v|版本|版本号|版|固件|升级到?|章|节|條|条)\s*[.:#]?\s*$", re.I)
+_VERSION_WORD = re.compile(
+    r"(?:version|ver|release|revision|rev|build|firmware|patch|update|upgrade|section|chapter|clause|v"
+    r"|版本|版本号|版|固件|升级到?|章|节|條|条)\s*[.:#]?\s*$",
+    re.I,
+)
 _ADDRESS_WORD = re.compile(
-    r"(?:\bip|ipv4|地址|位址|主机|主機|服务器|伺服器|登录|登入|访问|from|host|server|address|addr|ping|dns|client|gateway|proxy)"
+    r"(?:\bip|ipv4|地址|位址|主机|主機|服务器|伺服器|登录|登入|访问"
+    r"|from|host|server|address|addr|ping|dns|client|gateway|proxy)"
     r"[^0-9A-Za-z]{0,6}$",
     re.I,
 )
-_NOT_DOMAINS = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "html", "py", "md", "json", "txt"})
+_NOT_DOMAINS = frozenset(
+    {"png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "html", "py", "md", "json", "txt"}
+)
 _TOLL_FREE = frozenset({"400", "800", "833", "844", "855", "866", "877", "888"})
 _ROBOTS = frozenset({"git", "hg", "svn", "ssh"})
 
@@ -136,7 +189,7 @@ def is_ungrouped(match: re.Match[str]) -> bool:
 
 
 def is_american(match: re.Match[str]) -> bool:
-    """North American number that is no toll-free one; parted by blanks or dots only, it needs a word about telephones."""
+    """North American number that is no toll-free one; parted by blanks or dots, it needs a word about telephones."""
     if _digits(match[0]).removeprefix("1")[:3] in _TOLL_FREE:
         return False
     sure = "(" in match[0] or match[0].count("-") >= 2
@@ -182,7 +235,7 @@ def is_public_ipv4(match: re.Match[str]) -> bool:
     first, second = octets[:2]
     private = first in (0, 10, 127) or first >= 224 or (first == 172 and 16 <= second < 32)
     private |= (first, second) in ((192, 168), (169, 254)) or (first == 100 and 64 <= second < 128)
-    if private or octets[3] == 0 and octets[2] == 0:
+    if private or (octets[3] == 0 and octets[2] == 0):
         return False
     before = _before(match, 40)
     if _VERSION_WORD.search(before):

@@ -109,11 +109,13 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
 
 @kernel
 def _read(
-    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon, a_word, room, count_all,
+    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred,
+    colon, a_word, room, count_all,
     hashes, lines, facts, hits, spans,
 ):  # fmt: skip
     """Facts and hits of every text; rows (text, rule, from byte, to byte, from character, to character, words) of
-    flagged lines go to `spans`, of the last text units to `hashes` and lines to `lines`. Returns how many rows there are: more than `spans` holds means to call again."""
+    flagged lines go to `spans`, of the last text units to `hashes` and lines to `lines`. Returns how many rows
+    there are: more than `spans` holds means to call again."""
     codes, cuts = np.empty(room, np.uint32), np.empty(room + 1, np.int32)
     prefix = np.empty(room + 2, np.uint64)
     lengths, ends, kinds = np.empty(room + 1, np.int32), np.empty(room + 2, np.int64), np.empty(room + 1, np.uint8)
@@ -141,8 +143,9 @@ def _read(
             prefix[unit + 1] = prefix[unit] * BASE + hashes[unit]
         unspaced = fact[_UNSPACED] >= _SHARE * fact[_ALNUM] and fact[_UNSPACED] > 0
         match(
-            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers, colon,
-            seen, row, line_bits, hits[row],
+            lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower,
+            powers,
+            colon,            seen, row, line_bits, hits[row],
         )  # fmt: skip
         words, flagged, flagged_lines, boilerplate, boilerplate_lines = judge_lines(
             lines, line_count, kinds, line_bits, is_line, bounded, unspaced, why
@@ -181,9 +184,7 @@ def read_facts(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None
     return read_facts_and_lines(texts, lexicon)[0]
 
 
-def read_facts_and_lines(
-    texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None
-) -> tuple[Facts, np.ndarray]:
+def read_facts_and_lines(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon | None = None) -> tuple[Facts, np.ndarray]:
     """`read_facts` and `flagged_lines` in one pass."""
     counts, hits, spans, *_ = _run(texts, lexicon or default_lexicon(), count_all=True)
     return Facts(counts=counts, hits=hits, lists=(lexicon or default_lexicon()).names, raw=texts), spans
@@ -250,6 +251,10 @@ def utf8_of(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     if array.null_count:
         array = array.fill_null("")
     _, offsets, data = array.buffers()
-    where = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] if len(array) else np.zeros(1, np.int64)
+    where = (
+        np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+        if len(array)
+        else np.zeros(1, np.int64)
+    )
     held = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(0, np.uint8)
     return held, where

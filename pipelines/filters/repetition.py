@@ -3,18 +3,18 @@
 Counted as the published thresholds were: a frequent n-gram weighs its length (with the spaces between its words)
 times its count; repeated n-grams are those seen earlier in a scan that steps over each repeat. In a script without
 spaces n words are taken as so many units as n words of that text have on average, an ideogram being 1/1.6 of a word: so
-that the published values hold without segmenting (docs/filters.md has the agreement). N-grams are told apart by a 64-bit
-hash. A table of open addressing is used again for every text; since an n-gram can repeat only where its first and last
-(n-1)-grams repeat, longer sizes look at few places.
+that the published values hold without segmenting (docs/filters.md has the agreement). N-grams are told apart by a
+64-bit hash. A table of open addressing is used again for every text; since an n-gram can repeat only where its first
+and last (n-1)-grams repeat, longer sizes look at few places.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from pipelines.kernels import subkernel
 
-from pipelines.filters.facts import CHARACTERS_A_WORD, FACT
+from pipelines.filters.facts import FACT
 from pipelines.filters.scan import L_FROM, L_PARAGRAPH, L_TO, WORD
+from pipelines.kernels import subkernel
 
 SIZES = (2, 3, 4, 5, 6, 7, 8, 9, 10)  # words
 DISTINCT_OF = 400  # the first words of a text, of which the distinct ones are counted
@@ -51,7 +51,9 @@ def find_slot(key, mask, stamp, keys, stamps, counts):
 
 
 @subkernel
-def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stamp, keys, stamps, counts, fact):
+def count_pieces(  # noqa: C901
+    lines, line_count, line_hashes, unit_count, hashes, kinds, stamp, keys, stamps, counts, fact
+):
     """Duplicate lines and paragraphs, distinct words. Uses three stamps, one after the other; returns the next one."""
     mask = np.int64(keys.shape[0] - 1)
     for line in range(line_count):
@@ -61,7 +63,7 @@ def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stam
                 fact[_LINES] += 1
                 fact[_LINE_CHARS] += lines[line, L_TO] - lines[line, L_FROM]
             counts[slot] = 1
-    paragraph, h, size, last = -1, np.uint64(0), 0, np.int64(-1)
+    _paragraph, h, size, last = -1, np.uint64(0), 0, np.int64(-1)
     for line in range(line_count + 1):
         here = lines[line, L_PARAGRAPH] if line < line_count else np.int64(-2)
         if here == -1:
@@ -95,11 +97,11 @@ def count_pieces(lines, line_count, line_hashes, unit_count, hashes, kinds, stam
 
 
 @subkernel
-def count_grams(prefix, ends, units, sizes, stamp, keys, stamps, counts, firsts, slots, again, fact):
+def count_grams(prefix, ends, units, sizes, stamp, keys, stamps, counts, firsts, slots, again, fact):  # noqa: C901
     """Characters of the most frequent n-gram times its count, and of repeated n-grams; returns the next free stamp.
 
-    prefix: (units + 1,) running hash of the units; ends: (units + 1,) characters before each unit; slots, again: (units,)
-    scratch. `again[i]` says that the n-gram at i occurs twice or more.
+    prefix: (units + 1,) running hash of the units; ends: (units + 1,) characters before each unit; slots, again:
+    (units,) scratch. `again[i]` says that the n-gram at i occurs twice or more.
     """
     for i in range(units):
         again[i] = True

@@ -36,21 +36,23 @@ BULLETED, ENDED, TERMINATED, ELLIPSIS, PLAINLY_ENDED, CURLY, LONG_WORD, MARKED_U
     1, 2, 4, 8, 16, 32, 64, 128, 256, 512,
 )  # fmt: skip
 # columns of the table of lines
-(L_FROM, L_TO, L_BYTE, L_BYTE_END, L_UNIT, L_UNITS, L_WORDS, L_FLAGS, L_SENTENCES, L_PIECES, L_PARAGRAPH, L_RAW) = range(12)
+(L_FROM, L_TO, L_BYTE, L_BYTE_END, L_UNIT, L_UNITS, L_WORDS, L_FLAGS, L_SENTENCES, L_PIECES, L_PARAGRAPH, L_RAW) = (
+    range(12)
+)
 LINE_COLUMNS = 12
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)
-_APOSTROPHE, _CURLY_APOSTROPHE, _DOT, _AT = 0x27, 0x2019, 0x2E, 0x40
-_F = {name: index for name, index in FACT.items()}
-(_LENGTH, _VISIBLE, _HEAD_VISIBLE, _LETTERS, _ALNUM, _UNSPACED, _DIGITS, _UPPERS, _HASHES, _ELLIPSES, _STOPS, _BROKEN) = (
+_APOSTROPHE, _CURLY_APOSTROPHE, _DOT = 0x27, 0x2019, 0x2E
+(_LENGTH, _VISIBLE, _HEAD_VISIBLE, _LETTERS, _ALNUM, _UNSPACED, _DIGITS, _UPPERS, _HASHES, _ELLIPSES, _STOPS,
+ _BROKEN) = (
     FACT[name] for name in ("length", "visible", "head_visible", "letters", "alphanumeric", "unspaced", "digits",
                             "capitals", "hashes", "ellipses", "stops", "replacement_characters")
 )  # fmt: skip
 
 
 @subkernel
-def decode(data, start, end, table, codes, lines, fact):
+def decode(data, start, end, table, codes, lines, fact):  # noqa: C901
     """Text data[start:end] -> (characters of the head in `codes`, lines); counts of characters go to `fact`.
 
     `codes` holds table values; at most len(codes) characters are decoded, the rest only counted. Bytes that are no
@@ -73,7 +75,12 @@ def decode(data, start, end, table, codes, lines, fact):
             code = 0xFFFD
             if b >= 0xF0:
                 if i + 3 < end:
-                    code = (b & 7) << 18 | np.int64(data[i + 1] & 63) << 12 | np.int64(data[i + 2] & 63) << 6 | np.int64(data[i + 3] & 63)
+                    code = (
+                        (b & 7) << 18
+                        | np.int64(data[i + 1] & 63) << 12
+                        | np.int64(data[i + 2] & 63) << 6
+                        | np.int64(data[i + 3] & 63)
+                    )
                     step = 4
             elif b >= 0xE0:
                 if i + 2 < end:
@@ -145,8 +152,8 @@ def decode(data, start, end, table, codes, lines, fact):
 
 
 @subkernel
-def _cut(codes, a, b, at, cuts):
-    """Ends of the units of codes[a:b], which holds neither white space nor ideograms, from cuts[at] on; the new `at`."""
+def _cut(codes, a, b, at, cuts):  # noqa: C901
+    """Ends of the units of codes[a:b], which holds neither white space nor ideograms, to cuts[at] on; the new `at`."""
     while a < b:  # the front
         value = codes[a]
         folded = value & FOLD
@@ -205,9 +212,7 @@ def _cut(codes, a, b, at, cuts):
             alnum_before = before & LETTER or before & DIGIT
             width = 0
             if value & PEEL_DASH or folded == 0x2F or folded == 0x3A or (folded >= 0x3C and folded <= 0x3E):
-                if alnum_before and letter_after:
-                    width = 1
-                elif before & DIGIT and after & DIGIT and folded == 0x2D:
+                if (alnum_before and letter_after) or (before & DIGIT and after & DIGIT and folded == 0x2D):
                     width = 1
                 elif folded == 0x2D and after & FOLD == 0x2D and alnum_before and codes[j + 2] & LETTER:
                     width = 2
@@ -221,9 +226,9 @@ def _cut(codes, a, b, at, cuts):
                         width += 1
                 elif before & LOWER and after & UPPER:
                     width = 1
-            elif folded == 0x2026:
-                width = 1
-            elif (folded == 0x2A or folded == 0x2B or folded == 0x5E) and before & DIGIT and after & DIGIT:
+            elif folded == 0x2026 or (
+                (folded == 0x2A or folded == 0x2B or folded == 0x5E) and before & DIGIT and after & DIGIT
+            ):
                 width = 1
             if width:
                 cuts[at] = j
@@ -239,7 +244,7 @@ def _cut(codes, a, b, at, cuts):
         if size > 2 and not address:
             for back in range(2, min(size, 4)):
                 folded = codes[stop - back] & FOLD
-                if folded == _APOSTROPHE or folded == _CURLY_APOSTROPHE:
+                if folded in (_APOSTROPHE, _CURLY_APOSTROPHE):
                     split = stop - back
                     if back == 2 and codes[stop - 1] & FOLD == 0x74 and codes[split - 1] & FOLD == 0x6E:
                         split -= 1
@@ -262,7 +267,7 @@ def _cut(codes, a, b, at, cuts):
 
 
 @subkernel
-def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
+def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):  # noqa: C901
     """Units of each line, and what the lines look like; returns the number of units.
 
     Lines in `lines` are stripped (L_FROM, L_TO move inwards); empty ones keep L_FROM == L_TO and part paragraphs.
@@ -304,7 +309,14 @@ def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
         if last & PLAIN_END and not dots:
             flags |= PLAINLY_ENDED
         folded = first & FOLD
-        if folded == 0x23 or folded == 0x7C or folded == 0x60 or folded == 0x3E or flags & BULLETED or lines[line, L_BYTE_END] - lines[line, L_BYTE] < 1:
+        if (
+            folded == 0x23
+            or folded == 0x7C
+            or folded == 0x60
+            or folded == 0x3E
+            or flags & BULLETED
+            or lines[line, L_BYTE_END] - lines[line, L_BYTE] < 1
+        ):
             flags |= MARKED_UP
         h = np.uint64(b - a)
         letters = 0

@@ -41,7 +41,9 @@ EN: dict[str, Rule] = {
     "gopher.word_length_max": ("quality", {"max_avg_word_length": 10}, "gopher.mean_word_length", "max", 10),
     "gopher.symbols": ("quality", {"max_symbol_word_ratio": 0.1}, "gopher.symbol_word_ratio", "max", 0.1),
     "gopher.bullet_lines": ("quality", {"max_bullet_lines_ratio": 0.9}, "gopher.bullet_line_fraction", "max", 0.9),
-    "gopher.ellipsis_lines": ("quality", {"max_ellipsis_lines_ratio": 0.3}, "gopher.ellipsis_line_fraction", "max", 0.3),
+    "gopher.ellipsis_lines": (
+        "quality", {"max_ellipsis_lines_ratio": 0.3}, "gopher.ellipsis_line_fraction", "max", 0.3
+    ),
     "gopher.letter_words": ("quality", {"max_non_alpha_words_ratio": 0.8}, "gopher.letter_word_fraction", "min", 0.8),
     "gopher.stop_words": ("quality", {"min_stop_words": 2}, "gopher.stop_words", "min", 2),
     "gopher.dup_lines": ("repetition", {"dup_line_frac": 0.3}, "gopher.dup_line_fraction", "max", 0.3),
@@ -82,8 +84,20 @@ _F2_DUP = {5: 0.198, 6: 0.182, 7: 0.167, 8: 0.154, 9: 0.140, 10: 0.127}
 ZH: dict[str, Rule] = {
     "gopher.symbols": ("quality", {"max_symbol_word_ratio": 0.1}, "gopher.symbol_word_ratio", "max", 0.1),
     "gopher.bullet_lines": ("quality", {"max_bullet_lines_ratio": 0.9}, "gopher.bullet_line_fraction", "max", 0.9),
-    "gopher.ellipsis_lines": ("quality", {"max_ellipsis_lines_ratio": 0.3}, "gopher.ellipsis_line_fraction", "max", 0.3),
-    "gopher.letter_words": ("quality", {"max_non_alpha_words_ratio": 0.735}, "gopher.letter_word_fraction", "min", 0.755),
+    "gopher.ellipsis_lines": (
+        "quality",
+        {"max_ellipsis_lines_ratio": 0.3},
+        "gopher.ellipsis_line_fraction",
+        "max",
+        0.3,
+    ),
+    "gopher.letter_words": (
+        "quality",
+        {"max_non_alpha_words_ratio": 0.735},
+        "gopher.letter_word_fraction",
+        "min",
+        0.755,
+    ),
     "gopher.dup_lines": ("repetition", {"dup_line_frac": 0.287}, "gopher.dup_line_fraction", "max", 0.287),
     **{
         f"gopher.top_{n}_gram": ("repetition", {"top_n_grams": ((n, b),)}, f"gopher.top_{n}_gram", "max", b)
@@ -94,11 +108,9 @@ ZH: dict[str, Rule] = {
         for n, b in _F2_DUP.items()
     },
     "fineweb.line_stops": ("fineweb", {"line_punct_thr": 0.106}, "fineweb.line_stop_fraction", "min", 0.106),
-    "fineweb.dup_line_chars": (
-        "fineweb", {"char_duplicates_ratio": 0.1}, "fineweb.dup_line_char_fraction", "max", 0.1
-    ),
+    "fineweb.dup_line_chars": ("fineweb", {"char_duplicates_ratio": 0.1}, "fineweb.dup_line_char_fraction", "max", 0.1),
     "fineweb.newlines": ("fineweb", {"new_line_ratio": 0.178}, "fineweb.newline_word_ratio", "max", 0.178),
-}  # fmt: skip
+}
 LEAST_FIRED = 50
 
 
@@ -154,5 +166,6 @@ def agreement(
             "only_peer": int((theirs[name] & ~ours[name]).sum()), "only_ours": int((ours[name] & ~theirs[name]).sum()),
             "differ_on": dict(differ.most_common(3)),
         }  # fmt: skip
-        note(f"  {name:28} {share:7.4f}  peer {found[name]['peer']:5}  ours {found[name]['ours']:5}  {dict(differ.most_common(3))}")
+        row = found[name]
+        note(f"  {name:28} {share:7.4f}  peer {row['peer']:5}  ours {row['ours']:5}  {row['differ_on']}")
     return found

@@ -67,7 +67,8 @@ def repeat_pair(rng: random.Random, text: str, unspaced: bool) -> str:
     words = _words(text, unspaced)
     size = rng.randrange(2, 5)
     pair = _phrase(rng, words, size, unspaced)
-    for _ in range(int(len(words) * rng.uniform(0.05, 0.9 if not unspaced else 2.5) / (1 if unspaced else size)) + 1):
+    most = 2.5 if unspaced else 0.9
+    for _ in range(int(len(words) * rng.uniform(0.05, most) / (1 if unspaced else size)) + 1):
         place = rng.randrange(len(words) + 1)
         words[place:place] = pair
     return _join(unspaced).join(words)
@@ -173,7 +174,9 @@ def curly_brackets(rng: random.Random, text: str, unspaced: bool) -> str:
     """A line of code, as prose or by itself."""
     lines = _lines(text)
     if rng.random() < 0.6:
-        line = rng.choice(["if (a) { return b; } else stop.", "Write { and } around it.", "f(x) {", "{", "see {this} here"])
+        line = rng.choice(
+            ["if (a) { return b; } else stop.", "Write { and } around it.", "f(x) {", "{", "see {this} here"]
+        )
         lines.insert(rng.randrange(len(lines) + 1), line)
     return "\n".join(lines)
 
@@ -182,16 +185,19 @@ def filler(rng: random.Random, text: str, unspaced: bool) -> str:
     """The filler of templates, now and then."""
     lines = _lines(text)
     if rng.random() < 0.6:
-        lines.insert(rng.randrange(len(lines) + 1), rng.choice(["Lorem ipsum dolor sit amet, consetetur elitr.", "This lorem ipsum text is filler."]))
+        lines.insert(
+            rng.randrange(len(lines) + 1),
+            rng.choice(["Lorem ipsum dolor sit amet, consetetur elitr.", "This lorem ipsum text is filler."]),
+        )
     return "\n".join(lines)
 
 
 FAULTS: dict[str, Callable[[random.Random, str, bool], str]] = {
     fault.__name__: fault
     for fault in (
-        repeat_lines, repeat_paragraphs, repeat_phrase, repeat_pair, repeat_passages, cut_short, few_sentences, bullets, ellipses,
-        hashes, numbers, short_words, long_words, no_stop_words, no_line_ends, short_lines, word_lines, curly_brackets,
-        filler,
+        repeat_lines, repeat_paragraphs, repeat_phrase, repeat_pair, repeat_passages, cut_short, few_sentences, bullets,
+        ellipses, hashes, numbers, short_words, long_words, no_stop_words, no_line_ends, short_lines, word_lines,
+        curly_brackets, filler,
     )
 }  # fmt: skip
 

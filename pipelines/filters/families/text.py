@@ -14,7 +14,9 @@ def mean_line_length(facts: Facts) -> np.ndarray:
 
 def distinct_fraction(facts: Facts) -> np.ndarray:
     """Distinct words among the first 400; 1.0 where there are fewer than 100, which say little."""
-    return np.where(facts["distinct_of"] < 100, 1.0, facts.share("distinct_words", "distinct_of")) * (facts["words"] > 0)
+    return np.where(facts["distinct_of"] < 100, 1.0, facts.share("distinct_words", "distinct_of")) * (
+        facts["words"] > 0
+    )
 
 
 def prose_fraction(facts: Facts) -> np.ndarray:

@@ -35,7 +35,8 @@ def test_the_cut_keeps_what_the_expected_f1_asks_for():
 def test_the_shipped_model_keeps_the_story_and_leaves_the_rest():
     page = scan(
         (
-            "<title>磨坊</title><div class=nav><a href=/>首页</a> <a href=/b>联系我们</a></div><div class=content><h1>磨坊</h1>"
+            "<title>磨坊</title><div class=nav><a href=/>首页</a> <a href=/b>联系我们</a></div>"
+            "<div class=content><h1>磨坊</h1>"
             + "".join(
                 f"<p>第{n}段：磨盘缓缓转动，谷物变成面粉，一直以来都是这样，没有人觉得奇怪。</p>" for n in range(9)
             )

@@ -43,7 +43,7 @@ def test_numeric_characters_and_what_is_no_reference():
 
 def test_scripts_styles_comments_and_hidden_elements_give_no_text():
     page = scan(
-        b"<style>p{}</style><p>a<script>if (1<2) document.write('<p>x')</script>b<!-- <p>c --><svg><text>d</text></svg>e"
+        b"<style>p{}</style><p>a<script>if (1<2) write('<p>x')</script>b<!-- <p>c --><svg><text>d</text></svg>e"
     )
     assert "".join(texts(page)).replace(" ", "") == "abe"
 
@@ -70,7 +70,7 @@ def test_an_end_tag_never_reaches_out_of_its_cell():
 
 def test_a_formula_keeps_its_tex():
     page = scan(
-        b"<p>so <math><semantics><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></semantics></math> so"
+        b"<p>so <math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math> so"
     )
     assert texts(page) == ["so $x^2$ so"]
 
