@@ -196,7 +196,10 @@ def _apart(what: str, *arguments: str) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile(suffix=".json") as answer:
         command = [sys.executable, "-m", "tests.benchmarks.crawl", "--apart", what, answer.name, *arguments]
         quiet = subprocess.DEVNULL
-        subprocess.run(command, check=True, stdout=quiet, stderr=None if what == "ours" else quiet)
+        done = subprocess.run(command, check=False, stdout=quiet, stderr=None if what == "ours" else subprocess.PIPE)
+        if done.returncode:
+            told = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+            raise RuntimeError(f"{what} ended with {done.returncode}: {told[-1] if told else 'no message'}")
         return json.loads(Path(answer.name).read_text())
 
 
@@ -252,7 +255,10 @@ def _measure(options: argparse.Namespace, scratch: Path) -> None:
     peers = []
     if importlib.util.find_spec("datatrove") and not options.no_peers:
         rounds = range(options.peer_rounds)
-        peers = [_apart("datatrove", str(once), str(warm), str(scratch / f"peer{n}")) for n in rounds]
+        try:
+            peers = [_apart("datatrove", str(once), str(warm), str(scratch / f"peer{n}")) for n in rounds]
+        except RuntimeError as error:
+            sys.stderr.write(f"{error}\n")
     else:
         sys.stderr.write("datatrove: not measured\n")
     a_page = statistics.median(run["cpu"] / run["read"] for run in small)
