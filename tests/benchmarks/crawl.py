@@ -129,6 +129,7 @@ def run_datatrove(folder: str, warm: str, out: str) -> dict[str, Any]:
     from datatrove.pipeline.readers import WarcReader
     from datatrove.pipeline.writers import ParquetWriter
 
+    _mend_warcio()
     model = Path(__file__).parents[2] / "pipelines" / "language" / "lid.176.ftz"
     datatrove.utils.lid.cached_asset_path_or_download = lambda *_, **__: str(model)
 
@@ -153,6 +154,23 @@ def run_datatrove(folder: str, warm: str, out: str) -> dict[str, Any]:
         "wall": time.monotonic() - begun,
         "pages": next(iter(stats.stats)).stats["documents"].total,
     }
+
+
+def _mend_warcio() -> None:
+    """warcio 1.8.1 sets an attribute that today's brotli objects do not take, and raises at the first such page."""
+    import brotli
+    from warcio.bufferedreaders import BufferedReader
+
+    class Inflater:
+        unused_data = None
+
+        def __init__(self) -> None:
+            self._inner = brotli.Decompressor()
+
+        def decompress(self, piece: bytes) -> bytes:
+            return self._inner.process(piece)
+
+    BufferedReader.DECOMPRESSORS["br"] = Inflater
 
 
 def baseline(folder: Path, root: str) -> dict[str, float]:
