@@ -68,7 +68,7 @@ def clean(
     that a rule for one language needs no other one.
     """
     from pipelines.filters.pii import find, mask
-    from pipelines.filters.pii_scan import candidate_counts
+    from pipelines.filters.pii_scan import find_places
     from pipelines.filters.reader import line_reasons, read_facts, read_facts_and_lines, utf8_of
 
     array = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
@@ -86,11 +86,16 @@ def clean(
             changed[row], told = _without_lines(whole, group)
             rows += [(row, reasons[rule], *told[rule]) for rule in told]
     if rules.pii:
-        for row in np.flatnonzero(candidate_counts(data, offsets)).tolist():
-            whole = changed.get(row)
+        counts, places = find_places(data, offsets)
+        ends = np.cumsum(counts)
+        for row in np.flatnonzero(counts).tolist():
+            whole, known = changed.get(row), None
             if whole is None:
-                whole = data[offsets[row] : offsets[row + 1]].tobytes()
-            if found := find(whole, rules.pii):
+                whole, known = (
+                    data[offsets[row] : offsets[row + 1]].tobytes(),
+                    places[ends[row] - counts[row] : ends[row]],
+                )
+            if found := find(whole, rules.pii, known):
                 changed[row] = mask(whole.decode(), found).encode()
                 rows += [(row, *told) for told in _told(found)]
     rows.sort(key=lambda r: (r[0], r[1]))

@@ -182,9 +182,7 @@ def versions(lists: tuple[WordList, ...] | None = None) -> Mapping[str, int]:
 @subkernel
 def match(  # noqa: C901
     lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower, powers,
-    colon, seen,
-    doc,
-    line_bits, hits,
+    colon, seen, covered, words_hit, doc, line_bits, hits,
 ):  # fmt: skip
     """Hits of every list: `hits` (lists, 3) of the text, `line_bits` (lines,) the lists that flag a line.
 
@@ -193,8 +191,7 @@ def match(  # noqa: C901
     """
     count = is_line.shape[0]
     mask = np.int64(keys.shape[0] - 1)
-    covered = np.zeros(count, np.int64)  # unit up to which a list's last hit reaches
-    words_hit = np.zeros(count, np.int64)
+    covered[:] = 0  # units up to which a list's last hit reaches
     for line in range(line_count):
         line_bits[line] = np.uint64(0)
         begin, units = lines[line, L_UNIT], lines[line, L_UNITS]

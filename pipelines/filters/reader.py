@@ -37,6 +37,7 @@ from pipelines.filters.scan import (
     LONG_WORD,
     NUMERIC,
     PLAINLY_ENDED,
+    SPARE,
     TERMINATED,
     WORD,
     cut_units,
@@ -46,7 +47,6 @@ from pipelines.kernels import kernel, subkernel
 
 LOOKED_AT_CHARACTERS = 200_000  # a longer text is measured by its first part; `visible` counts all
 _SHARE = UNSPACED_SHARE
-_SIZES = len(SIZES)
 _CAPITAL_MARK = np.uint64(0x94D049BB133111EB)
 _C4_BARRED = ("javascript", "policy")  # lists: lines with a hit are no lines of C4
 (_LENGTH, _VISIBLE, _ALNUM, _UNSPACED, _NEWLINES, _LINES, _LINE_CHARS, _BULLETS, _ENDED, _TERMINAL, _ELLIPSIS, _SHORT30,
@@ -109,29 +109,14 @@ def _count(lines, line_count, units, lengths, kinds, ends, line_bits, barred, un
 
 @kernel
 def _read(
-    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred,
-    colon, a_word, room, count_all,
-    hashes, lines, facts, hits, spans,
+    data, offsets, table, first, keys, entries, bits, places, longest, is_line, is_lower, bounded, barred, colon,
+    a_word, scratch, count_all, hashes, lines, facts, hits, spans,
 ):  # fmt: skip
     """Facts and hits of every text; rows (text, rule, from byte, to byte, from character, to character, words) of
     flagged lines go to `spans`, of the last text units to `hashes` and lines to `lines`. Returns how many rows
     there are: more than `spans` holds means to call again."""
-    codes, cuts = np.empty(room, np.uint32), np.empty(room + 1, np.int32)
-    prefix = np.empty(room + 2, np.uint64)
-    lengths, ends, kinds = np.empty(room + 1, np.int32), np.empty(room + 2, np.int64), np.empty(room + 1, np.uint8)
-    line_hashes, line_bits = np.empty(room + 2, np.uint64), np.empty(room + 2, np.uint64)
-    why = np.empty(room + 2, np.int32)
-    slots, again = np.empty(room + 1, np.int32), np.empty(room + 1, np.bool_)
-    size = 1024
-    while size < 2 * room + 16:
-        size *= 2
-    table_keys, stamps = np.empty(size, np.uint64), np.zeros(size, np.int32)
-    counts, firsts = np.empty(size, np.int32), np.empty(size, np.int32)
-    sizes = np.empty(_SIZES, np.int64)
-    seen = np.full(bits.shape[0], -1, np.int64)
-    powers = np.ones(MOST_UNITS + 1, np.uint64)
-    for i in range(1, MOST_UNITS + 1):
-        powers[i] = powers[i - 1] * BASE
+    (codes, cuts, prefix, lengths, ends, kinds, line_hashes, line_bits, why, slots, again, sizes, table_keys, stamps,
+     counts, firsts, seen, powers, covered, words_hit) = scratch  # fmt: skip
     stamp = 1
     found = 0
     for row in range(offsets.shape[0] - 1):
@@ -144,8 +129,7 @@ def _read(
         unspaced = fact[_UNSPACED] >= _SHARE * fact[_ALNUM] and fact[_UNSPACED] > 0
         match(
             lines, line_count, hashes, kinds, prefix, first, keys, entries, bits, places, longest, is_line, is_lower,
-            powers,
-            colon,            seen, row, line_bits, hits[row],
+            powers, colon, seen, covered, words_hit, row, line_bits, hits[row],
         )  # fmt: skip
         words, flagged, flagged_lines, boilerplate, boilerplate_lines = judge_lines(
             lines, line_count, kinds, line_bits, is_line, bounded, unspaced, why
@@ -229,8 +213,7 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
         found = _read(
             data, offsets, table(), lexicon.first, lexicon.keys, lexicon.entries, lexicon.bits, lexicon.places,
             lexicon.longest, lexicon.is_line, lexicon.is_lower, bounded, np.uint64(barred), np.uint64(lexicon.colon),
-            CHARACTERS_A_WORD, most, count_all,
-            hashes, lines, facts, hits, spans,
+            CHARACTERS_A_WORD, _scratch(most, lexicon), count_all, hashes, lines, facts, hits, spans,
         )  # fmt: skip
         if found <= room:
             break
@@ -239,6 +222,29 @@ def _run(texts: pa.Array | pa.ChunkedArray, lexicon: Lexicon, *, count_all: bool
     if len(spans):
         spans[:, 2:4] -= offsets[spans[:, 0]][:, None]
     return facts, hits, spans, hashes, lines
+
+
+def _scratch(room: int, lexicon: Lexicon) -> tuple[np.ndarray, ...]:
+    """Arrays that the kernel uses again for every text, for texts of up to `room` characters.
+
+    Made here: numba takes long to compile what allocates.
+    """
+    size = 1024
+    while size < 2 * room + 16:
+        size *= 2
+    powers = np.multiply.accumulate(np.r_[np.uint64(1), np.full(MOST_UNITS, BASE)])
+    units, lists = room + 2, len(lexicon.lists)
+    return (
+        np.zeros(room + SPARE, np.uint32), np.empty(units, np.int32),  # codes, cuts
+        np.empty(units, np.uint64), np.empty(units, np.int32),  # prefix, lengths
+        np.empty(units, np.int64), np.empty(units, np.uint8),  # ends, kinds
+        np.empty(units, np.uint64), np.empty(units, np.uint64), np.empty(units, np.int32),  # line hashes, bits, why
+        np.empty(units, np.int32), np.empty(units, np.bool_), np.empty(len(SIZES), np.int64),  # slots, again, sizes
+        np.empty(size, np.uint64), np.zeros(size, np.int32),  # keys, stamps
+        np.empty(size, np.int32), np.empty(size, np.int32),  # counts, firsts
+        np.full(len(lexicon.bits), -1, np.int64), powers,  # seen, powers
+        np.empty(lists, np.int64), np.empty(lists, np.int64),  # covered, words hit
+    )  # fmt: skip
 
 
 def utf8_of(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

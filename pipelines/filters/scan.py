@@ -43,6 +43,7 @@ LINE_COLUMNS = 12
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SHIFT = np.uint64(32)
+SPARE = 4  # characters that `codes` holds beyond the last one decoded
 _APOSTROPHE, _CURLY_APOSTROPHE, _DOT = 0x27, 0x2019, 0x2E
 (_LENGTH, _VISIBLE, _HEAD_VISIBLE, _LETTERS, _ALNUM, _UNSPACED, _DIGITS, _UPPERS, _HASHES, _ELLIPSES, _STOPS,
  _BROKEN) = (
@@ -55,10 +56,10 @@ _APOSTROPHE, _CURLY_APOSTROPHE, _DOT = 0x27, 0x2019, 0x2E
 def decode(data, start, end, table, codes, lines, fact):  # noqa: C901
     """Text data[start:end] -> (characters of the head in `codes`, lines); counts of characters go to `fact`.
 
-    `codes` holds table values; at most len(codes) characters are decoded, the rest only counted. Bytes that are no
-    UTF-8 decode to U+FFFD, never beyond `end`.
+    `codes` holds table values; at most len(codes) - SPARE characters are decoded, the rest only counted. Bytes that
+    are no UTF-8 decode to U+FFFD, never beyond `end`.
     """
-    most = codes.shape[0]
+    most = codes.shape[0] - SPARE
     most_lines = lines.shape[0] - 1
     n = 0
     line = 0
@@ -152,122 +153,253 @@ def decode(data, start, end, table, codes, lines, fact):  # noqa: C901
 
 
 @subkernel
-def _cut(codes, a, b, at, cuts):  # noqa: C901
-    """Ends of the units of codes[a:b], which holds neither white space nor ideograms, to cuts[at] on; the new `at`."""
-    while a < b:  # the front
-        value = codes[a]
-        folded = value & FOLD
-        if not value & PEEL and folded != 0x2014 and folded != 0x2013:
-            if not (folded == _DOT and a + 1 < b and codes[a + 1] & FOLD == _DOT):
-                break
-            run = a
-            while run < b and codes[run] & FOLD == _DOT:
-                run += 1
-            cuts[at] = run
-            at += 1
-            a = run
-            continue
-        cuts[at] = a + 1
-        at += 1
-        a += 1
-    if a == b:
-        return at
-    address = False
-    for j in range(a, b - 3):
-        if codes[j] & FOLD == 0x3A and codes[j + 1] & FOLD == 0x2F and codes[j + 2] & FOLD == 0x2F:
-            address = True
-            break
-    stop = b  # the back: units from `stop` on are single marks, or a run of dots
+def _peels(value):
+    """Is the character a unit of its own at the edge of a word?"""
+    folded = value & FOLD
+    return value & PEEL != 0 or folded == 0x2014 or folded == 0x2013
+
+
+@subkernel
+def _dots(codes, j, b):
+    """How many full stops stand from j on."""
+    run = j
+    while run < b and codes[run] & FOLD == _DOT:
+        run += 1
+    return run - j
+
+
+@subkernel
+def _word_end(codes, a, b):
+    """Where the marks at the end of the word codes[a:b] begin; the dot of `U.S.` or `J.` is no such mark."""
+    stop = b
     while stop > a:
-        value = codes[stop - 1]
-        folded = value & FOLD
-        if folded == _DOT:
+        if codes[stop - 1] & FOLD == _DOT:
             run = stop
             while run > a and codes[run - 1] & FOLD == _DOT:
                 run -= 1
             if stop - run == 1:
-                if stop - 1 == a:
+                if run == a:
                     break
-                before = codes[stop - 2]
-                lone = before & UPPER and (stop - 2 == a or not codes[stop - 3] & UPPER)
-                dotted = before & LETTER and stop - 2 > a and codes[stop - 3] & FOLD == _DOT
-                if lone or dotted:
+                before = codes[run - 1]
+                lone = before & UPPER and (run - 1 == a or not codes[run - 2] & UPPER)
+                if lone or (before & LETTER and run - 1 > a and codes[run - 2] & FOLD == _DOT):
                     break
             stop = run
-        elif value & PEEL or folded == 0x2014 or folded == 0x2013:
+        elif _peels(codes[stop - 1]):
             stop -= 1
         else:
             break
-    piece = a
-    if not address:
-        j = a + 1
-        while j < stop - 1:
-            value = codes[j]
-            if value & LETTER or value & DIGIT:
+    return stop
+
+
+@subkernel
+def _infix(codes, j, stop):
+    """Width of the mark at j that parts a word in two, 0 for none: well-known, and/or, end.Begin, one...two, 3-4."""
+    value = codes[j]
+    folded = value & FOLD
+    before, after = codes[j - 1], codes[j + 1]
+    numbers = before & DIGIT and after & DIGIT
+    letter_after = after & LETTER
+    joined = (before & LETTER or before & DIGIT) and letter_after
+    if value & PEEL_DASH or folded == 0x2F or folded == 0x3A or (folded >= 0x3C and folded <= 0x3E):
+        if joined or (numbers and folded == 0x2D):
+            return 1
+        is_double = folded == 0x2D and after & FOLD == 0x2D and (before & LETTER or before & DIGIT)
+        return 2 if is_double and j + 2 < stop and codes[j + 2] & LETTER else 0
+    if folded == 0x2C:
+        return 1 if before & LETTER and letter_after else 0
+    if folded == _DOT:
+        run = _dots(codes, j, stop)
+        return run if run > 1 else (1 if before & LOWER and after & UPPER else 0)
+    return 1 if folded == 0x2026 or (numbers and (folded == 0x2A or folded == 0x2B or folded == 0x5E)) else 0
+
+
+@subkernel
+def _contraction(codes, piece, stop):
+    """Where `n't` of don't or `'s` of it's begins in the word codes[piece:stop]; stop for none."""
+    for back in range(2, min(stop - piece, 4)):
+        folded = codes[stop - back] & FOLD
+        if folded in (_APOSTROPHE, _CURLY_APOSTROPHE):
+            split = stop - back
+            if back == 2 and codes[stop - 1] & FOLD == 0x74 and codes[split - 1] & FOLD == 0x6E:
+                split -= 1
+            return split if split > piece else stop
+    return stop
+
+
+@subkernel
+def _is_address(codes, a, b):
+    for j in range(a, b - 3):
+        if codes[j] & FOLD == 0x3A and codes[j + 1] & FOLD == 0x2F and codes[j + 2] & FOLD == 0x2F:
+            return True
+    return False
+
+
+@subkernel
+def _cut(codes, a, b, at, cuts):
+    """Ends of the units of codes[a:b], which holds neither white space nor ideograms, to cuts[at] on; the new `at`."""
+    stop = a
+    while a < b:  # the front
+        width = _dots(codes, a, b)
+        width = width if width > 1 else (1 if _peels(codes[a]) else 0)
+        if width == 0:
+            stop = _word_end(codes, a, b)
+            break
+        a += width
+        stop = a
+        cuts[at] = a
+        at += 1
+    if a < stop:
+        piece = a
+        if not _is_address(codes, a, b):
+            j = a + 1
+            while j < stop - 1:
+                width = 0 if codes[j] & (LETTER | DIGIT) else _infix(codes, j, stop)
+                if width:
+                    cuts[at] = j
+                    cuts[at + 1] = j + width
+                    at += 2
+                    piece = j + width
+                    j = piece
                 j += 1
-                continue
-            folded = value & FOLD
-            before, after = codes[j - 1], codes[j + 1]
-            letter_after = after & LETTER
-            alnum_before = before & LETTER or before & DIGIT
-            width = 0
-            if value & PEEL_DASH or folded == 0x2F or folded == 0x3A or (folded >= 0x3C and folded <= 0x3E):
-                if (alnum_before and letter_after) or (before & DIGIT and after & DIGIT and folded == 0x2D):
-                    width = 1
-                elif folded == 0x2D and after & FOLD == 0x2D and alnum_before and codes[j + 2] & LETTER:
-                    width = 2
-            elif folded == 0x2C:
-                if before & LETTER and letter_after:
-                    width = 1
-            elif folded == _DOT:
-                if after & FOLD == _DOT:
-                    width = 2
-                    while j + width < stop and codes[j + width] & FOLD == _DOT:
-                        width += 1
-                elif before & LOWER and after & UPPER:
-                    width = 1
-            elif folded == 0x2026 or (
-                (folded == 0x2A or folded == 0x2B or folded == 0x5E) and before & DIGIT and after & DIGIT
-            ):
-                width = 1
-            if width:
-                cuts[at] = j
+            split = _contraction(codes, piece, stop) if stop > piece else stop
+            if split < stop:
+                cuts[at] = split
                 at += 1
-                cuts[at] = j + width
-                at += 1
-                piece = j + width
-                j = piece
-            j += 1
-    if piece < stop:  # contractions: don't -> do n't, it's -> it 's
-        split = stop
-        size = stop - piece
-        if size > 2 and not address:
-            for back in range(2, min(size, 4)):
-                folded = codes[stop - back] & FOLD
-                if folded in (_APOSTROPHE, _CURLY_APOSTROPHE):
-                    split = stop - back
-                    if back == 2 and codes[stop - 1] & FOLD == 0x74 and codes[split - 1] & FOLD == 0x6E:
-                        split -= 1
-                    break
-        if split > piece and split < stop:
-            cuts[at] = split
+                piece = split
+        if piece < stop:
+            cuts[at] = stop
             at += 1
-            piece = split
+    while stop < b:
+        stop += max(1, _dots(codes, stop, b))
         cuts[at] = stop
         at += 1
-    while stop < b:
-        run = stop + 1
-        if codes[stop] & FOLD == _DOT:
-            while run < b and codes[run] & FOLD == _DOT:
-                run += 1
-        cuts[at] = run
-        at += 1
-        stop = run
     return at
 
 
 @subkernel
-def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):  # noqa: C901
+def _edges(codes, a, b):
+    """Flags of a line by its first and last characters."""
+    flags = 0
+    first, last = codes[a], codes[b - 1]
+    if first & BULLET:
+        flags |= BULLETED | MARKED_UP
+    if last & END:
+        flags |= ENDED
+    if last & TERMINAL:
+        flags |= TERMINATED
+    folded = last & FOLD
+    dots = folded == _DOT and b - a >= 3 and codes[b - 2] & FOLD == _DOT and codes[b - 3] & FOLD == _DOT
+    if folded == 0x2026 or dots:
+        flags |= ELLIPSIS
+    if last & PLAIN_END and not dots:
+        flags |= PLAINLY_ENDED
+    folded = first & FOLD
+    if folded == 0x23 or folded == 0x7C or folded == 0x60 or folded == 0x3E:
+        flags |= MARKED_UP
+    return flags
+
+
+@subkernel
+def _hash_unit(codes, j, until):
+    """(hash, kind) of the unit codes[j:until]; the hash of the folded characters."""
+    h = np.uint64(until - j)
+    kind = CAPITAL if codes[j] & UPPER else 0
+    if until - j == 1:
+        if codes[j] & UNSPACED:
+            kind |= IDEOGRAM | WORD
+        elif codes[j] & TERMINAL:
+            kind |= STOP
+    while j < until:
+        value = codes[j]
+        h = (h ^ np.uint64(value & FOLD)) * _MULTIPLIER
+        h ^= h >> _SHIFT
+        if value & LETTER:
+            kind |= WORD | HAS_LETTER
+        elif value & DIGIT:
+            kind |= WORD | HAS_DIGIT
+        elif not value & SYMBOL:
+            kind |= WORD
+        j += 1
+    if not kind & WORD:
+        kind |= MARK
+    h *= _MIX
+    return h ^ (h >> _SHIFT), kind
+
+
+@subkernel
+def _hash_units(codes, a, unit, end, cuts, hashes, lengths, kinds):
+    """Hash, length and kind of units [unit, end) of the line that begins at a; (sentences, words)."""
+    sentences = 1
+    stopped = False
+    words = 0
+    j = a
+    while unit < end:
+        while codes[j] & SPACE:
+            j += 1
+        until = cuts[unit]
+        h, kind = _hash_unit(codes, j, until)
+        hashes[unit] = h
+        lengths[unit] = until - j
+        kinds[unit] = kind
+        if kind & WORD:
+            words += 1
+        if kind & STOP:
+            stopped = True
+        elif stopped and not kind & MARK:
+            sentences += 1
+            stopped = False
+        j = until
+        unit += 1
+    return sentences, words
+
+
+@subkernel
+def _cut_line(codes, a, b, at, cuts):  # noqa: C901
+    """Ends of the units of a line; (new `at`, hash of the line, chunks between blanks, flags by its characters)."""
+    h = np.uint64(b - a)
+    letters = capitals = others = pieces = 0
+    flags = 0
+    j = a
+    while j < b:
+        if codes[j] & SPACE:
+            h = (h ^ np.uint64(32)) * _MULTIPLIER
+            j += 1
+            continue
+        pieces += 1
+        chunk = run = j
+        while j < b and not codes[j] & SPACE:
+            value = codes[j]
+            h = (h ^ np.uint64(value)) * _MULTIPLIER
+            h ^= h >> _SHIFT
+            if value & LETTER:
+                letters += 1
+                capitals += value & UPPER != 0
+            elif not value & DIGIT:
+                others += 1
+                if value & FOLD == 0x7B:
+                    flags |= CURLY
+            if value & UNSPACED:
+                if run < j:
+                    at = _cut(codes, run, j, at, cuts)
+                cuts[at] = j + 1
+                at += 1
+                run = j + 1
+            j += 1
+        if run < j:
+            at = _cut(codes, run, j, at, cuts)
+        if j - chunk > 1000:
+            flags |= LONG_WORD
+    h *= _MIX
+    if letters == 0 and b - a > others:
+        flags |= NUMERIC
+    if letters >= 4 and 2 * capitals > letters:
+        flags |= CAPITALS
+    return at, h ^ (h >> _SHIFT), pieces, flags
+
+
+@subkernel
+def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):
     """Units of each line, and what the lines look like; returns the number of units.
 
     Lines in `lines` are stripped (L_FROM, L_TO move inwards); empty ones keep L_FROM == L_TO and part paragraphs.
@@ -277,134 +409,25 @@ def cut_units(codes, lines, count, cuts, hashes, lengths, kinds, line_hashes):  
     open_paragraph = False
     for line in range(count):
         a, b = lines[line, L_FROM], lines[line, L_TO]
+        lines[line, L_RAW] = b - a
         while a < b and codes[a] & SPACE:
             a += 1
         while b > a and codes[b - 1] & SPACE:
             b -= 1
-        lines[line, L_RAW] = lines[line, L_TO] - lines[line, L_FROM]
         lines[line, L_FROM], lines[line, L_TO] = a, b
         lines[line, L_UNIT] = at
         for column in range(L_UNITS, L_PARAGRAPH):
             lines[line, column] = 0
         if a == b:
-            if open_paragraph:
-                paragraph += 1
-                open_paragraph = False
+            paragraph += open_paragraph
+            open_paragraph = False
             lines[line, L_PARAGRAPH] = -1
             continue
         open_paragraph = True
         lines[line, L_PARAGRAPH] = paragraph
-        flags = 0
-        first, last = codes[a], codes[b - 1]
-        if first & BULLET:
-            flags |= BULLETED
-        if last & END:
-            flags |= ENDED
-        if last & TERMINAL:
-            flags |= TERMINATED
-        folded = last & FOLD
-        dots = folded == _DOT and b - a >= 3 and codes[b - 2] & FOLD == _DOT and codes[b - 3] & FOLD == _DOT
-        if folded == 0x2026 or dots:
-            flags |= ELLIPSIS
-        if last & PLAIN_END and not dots:
-            flags |= PLAINLY_ENDED
-        folded = first & FOLD
-        if (
-            folded == 0x23
-            or folded == 0x7C
-            or folded == 0x60
-            or folded == 0x3E
-            or flags & BULLETED
-            or lines[line, L_BYTE_END] - lines[line, L_BYTE] < 1
-        ):
-            flags |= MARKED_UP
-        h = np.uint64(b - a)
-        letters = 0
-        capitals = 0
-        others = 0
-        pieces = 0
-        j = a
-        while j < b:
-            if codes[j] & SPACE:
-                h = (h ^ np.uint64(32)) * _MULTIPLIER
-                j += 1
-                continue
-            pieces += 1
-            chunk = j
-            run = j
-            while j < b and not codes[j] & SPACE:
-                value = codes[j]
-                h = (h ^ np.uint64(value)) * _MULTIPLIER
-                h ^= h >> _SHIFT
-                if value & LETTER:
-                    letters += 1
-                    if value & UPPER:
-                        capitals += 1
-                elif not value & DIGIT:
-                    others += 1
-                    if value & FOLD == 0x7B:
-                        flags |= CURLY
-                if value & UNSPACED:
-                    if run < j:
-                        at = _cut(codes, run, j, at, cuts)
-                    cuts[at] = j + 1
-                    at += 1
-                    run = j + 1
-                j += 1
-            if run < j:
-                at = _cut(codes, run, j, at, cuts)
-            if j - chunk > 1000:
-                flags |= LONG_WORD
-        h *= _MIX
-        line_hashes[line] = h ^ (h >> _SHIFT)
-        if letters == 0 and b - a > others:
-            flags |= NUMERIC
-        if letters >= 4 and 2 * capitals > letters:
-            flags |= CAPITALS
-        sentences = 1
-        stopped = False
-        words = 0
-        j = a
-        for unit in range(lines[line, L_UNIT], at):
-            while codes[j] & SPACE:
-                j += 1
-            until = cuts[unit]
-            length = until - j
-            h = np.uint64(length)
-            kind = CAPITAL if codes[j] & UPPER else 0
-            if length == 1:
-                value = codes[j]
-                if value & UNSPACED:
-                    kind |= IDEOGRAM | WORD
-                elif value & TERMINAL:
-                    kind |= STOP
-            while j < until:
-                value = codes[j]
-                h = (h ^ np.uint64(value & FOLD)) * _MULTIPLIER
-                h ^= h >> _SHIFT
-                if value & LETTER:
-                    kind |= WORD | HAS_LETTER
-                elif value & DIGIT:
-                    kind |= WORD | HAS_DIGIT
-                elif not value & SYMBOL:
-                    kind |= WORD
-                j += 1
-            if not kind & WORD:
-                kind |= MARK
-            h *= _MIX
-            hashes[unit] = h ^ (h >> _SHIFT)
-            lengths[unit] = length
-            kinds[unit] = kind
-            if kind & WORD:
-                words += 1
-            if kind & STOP:
-                stopped = True
-            elif stopped and not kind & MARK:
-                sentences += 1
-                stopped = False
-        lines[line, L_UNITS] = at - lines[line, L_UNIT]
-        lines[line, L_WORDS] = words
-        lines[line, L_FLAGS] = flags
-        lines[line, L_SENTENCES] = sentences
-        lines[line, L_PIECES] = pieces
+        begin = at
+        at, line_hashes[line], lines[line, L_PIECES], flags = _cut_line(codes, a, b, at, cuts)
+        lines[line, L_SENTENCES], lines[line, L_WORDS] = _hash_units(codes, a, begin, at, cuts, hashes, lengths, kinds)
+        lines[line, L_UNITS] = at - begin
+        lines[line, L_FLAGS] = flags | _edges(codes, a, b)
     return at
