@@ -37,7 +37,7 @@ from pipelines.crawl.sandbox_child import (
 )
 from pipelines.errors import SetupError
 
-START_SECONDS = 120.0
+START_SECONDS = 900.0  # compiling all kernels takes a minute of CPU, on a busy machine many
 FRAME_CALLS = 32  # so many calls travel together: a switch between processes costs more than a small page
 FRAME_BYTES = 256 << 10
 _FRAMES = 2  # one in work, one on the way
