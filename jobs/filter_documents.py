@@ -131,7 +131,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
         raise InputError(
             f"no document of {documents.name} v{documents.manifest.version} passed the filters:"
             f" {made[config.corpus].books['documents']['rejected']}",
-            mend="look at `gristmill datasets sample documents`, or move a bound with --set bounds...",
+            mend="look at `gristmill datasets sample documents`, or move a bound: --set 'bounds={text.words.min: 20}'",
         )
     return [made[config.corpus], made[config.heldout]]
 
