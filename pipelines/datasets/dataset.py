@@ -147,7 +147,7 @@ def _last_verdicts(rows: pa.Table) -> pa.Table:
         else:
             last[row["file"], row["offset"], row["length"], row["id"]] = n
     stand += [n for n in last.values() if place[n]["verdict"] != "kept"]
-    return rows.take(sorted(stand))
+    return rows.take(pa.array(sorted(stand), pa.int64()))
 
 
 def aligned_parts(documents: Dataset, annotations: Dataset) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 
+import pyarrow as pa
 import pytest
 
 from cluster.cli import main
@@ -216,3 +217,12 @@ def test_a_retry_that_died_goes_on_where_it_stopped(crawl, store, engine, monkey
     found = retry(context(store), "documents", "engine_error")
     assert (found.settled, found.version) == (2, 2)
     assert not [o.key for o in store.list("datasets/documents/work/") if "/done/" in o.key]
+
+
+def test_a_ledger_of_which_no_row_stands_is_empty():
+    from pipelines.datasets.dataset import _last_verdicts
+    from pipelines.datasets.schemas import LEDGER
+
+    row = {"file": "a", "offset": 0, "length": 9, "id": "x", "verdict": "failed", "reason": "page_time"}
+    rows = pa.Table.from_pylist([row, {**row, "verdict": "kept", "reason": "retried"}], schema=LEDGER)
+    assert _last_verdicts(rows).num_rows == 0
