@@ -41,6 +41,8 @@ _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _KEPT_IN_PATH = "%/:@!$&'()*+,;=~|[]"
 _KEPT_IN_QUERY = "%/:@!$'()*+,;=~?|[]"
+# Settled already: what may stand as it is, and escapes in upper case of what is not ASCII.
+_SETTLED = re.compile(r"(?:[A-Za-z0-9._~/:@!$&'()*+,;=?|\[\]-]|%[89A-F][0-9A-F])*+\Z")
 _WWW = re.compile(r"(?:www[0-9]{0,2}\.)++(?=[^.]++\.)")
 _WWW_OR_MOBILE = re.compile(r"(?:(?:www[0-9]{0,2}|m|mobile|wap|3g|touch)\.)++(?=[^.]++\.)")
 _PATH_SESSION = re.compile(r";(?:jsessionid|phpsessid|sid|cfid|cftoken)=[^/;]*+|\(S\([0-9a-z]{24}\)\)/", re.IGNORECASE)
@@ -148,6 +150,8 @@ def _site(host: str, mobile_hosts: bool) -> str:
 
 def _settle(text: str, safe: str) -> str:
     """Percent-encoding as RFC 3986 6.2.2 has it: encoded is what must be, in upper case; the rest as UTF-8."""
+    if _SETTLED.match(text):
+        return text
     if "%" in text:
         text = _BARE_ESCAPE.sub("%25", text)
         text = _ESCAPE.sub(_settle_escape, text)
@@ -160,7 +164,9 @@ def _settle_escape(found: re.Match[str]) -> str:
 
 
 def _canonical_path(path: str) -> str:
-    path = _PATH_SESSION.sub("", _settle(path, _KEPT_IN_PATH))
+    path = _settle(path, _KEPT_IN_PATH)
+    if ";" in path or "(" in path:
+        path = _PATH_SESSION.sub("", path)
     if "/." in path:
         kept: list[str] = []
         for segment in path.split("/")[1:]:
