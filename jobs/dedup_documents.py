@@ -25,7 +25,7 @@ from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, part_units, unit_table
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
-from pipelines.datasets.manifest import PART_LIST, Manifest, latest_manifest
+from pipelines.datasets.manifest import PART_LIST, Manifest, as_first_written, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 
@@ -132,7 +132,7 @@ def _annotation_units(pairs: Pairs, output: str) -> list[Unit]:
     firsts = {row["documents"]: row["first_node"] for row in number_parts(pairs).to_pylist()}
     return [
         Unit(
-            id=hash_unit(mine["sha256"], mine["unit"], history[mine["generation"]]),
+            id=hash_unit(as_first_written(mine)[0], mine["unit"], history[mine["generation"]]),
             input=mine["input"],
             size_bytes=mine["rows"],
             spec={"key": mine["key"], "first_node": firsts[mine["key"]], "output": output},

@@ -28,7 +28,7 @@ from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_uni
 from pipelines.datasets import Dataset, aligned_parts
 from pipelines.datasets.books import Equation
 from pipelines.datasets.dataset import read_parquet
-from pipelines.datasets.manifest import Manifest, latest_manifest, read_part_list
+from pipelines.datasets.manifest import Manifest, as_first_written, latest_manifest, read_part_list
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
@@ -88,6 +88,10 @@ class _Verdicts:
             value = pc.if_else(copies, part["dedup"]["dedup.similarity"].combine_chunks(), value)
             threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
             match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)
+        gone = documents["file"].combine_chunks().is_null()  # a tombstone: no record is without its file
+        reason = pc.if_else(gone, "takedown", reason)
+        value, threshold = (pc.if_else(gone, pa.scalar(None, pa.float64()), x) for x in (value, threshold))
+        match = pc.if_else(gone, pa.scalar(None, pa.string()), match)
         return pa.table({"reason": reason, "value": value, "threshold": threshold, "match": match})
 
     def marks(self, part: dict[str, pa.Table]) -> dict[str, np.ndarray]:
@@ -192,7 +196,7 @@ def _units(
 
 
 def _unit_id(part: dict[str, dict[str, Any]], bounds: dict[str, float]) -> str:
-    return hash_unit({role: [r["content_sum"], r["input"]] for role, r in part.items()}, bounds)
+    return hash_unit({role: [as_first_written(r)[1], r["input"]] for role, r in part.items()}, bounds)
 
 
 def _heldout_bounds(
@@ -214,7 +218,7 @@ def _heldout_bounds(
     if rare and fraction > 0:
         for part in parts:
             keys = {role: row["key"] for role, row in part.items()}
-            loaded = _load(store, keys, ["id", "language", "source_type"])
+            loaded = _load(store, keys, ["id", "language", "source_type", "file"])
             stays = pc.is_null(verdicts.judge(loaded)["reason"]).to_pylist()
             for name, point, is_kept in zip(
                 loaded["documents"]["language"].to_pylist(), _points(loaded), stays, strict=True

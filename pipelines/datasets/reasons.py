@@ -31,6 +31,7 @@ REASONS: dict[str, str] = {
     "language": "the text is in a language that is not wanted",
     "sniffed_language": "a look before extraction found next to nothing in a wanted language",
     "sniffed_short": "a look before extraction found fewer letters than the bound",
+    "takedown": "the page, its domain or its text was asked to be taken down",
     "opt_out": "the publisher asks not to be used, and the policy honours it",
     # rejected by filter_documents, from annotations
     "duplicate": "an equal or nearly equal document was kept instead",

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.datasets.dataset import read_parquet
+from pipelines.datasets.manifest import as_first_written
 from pipelines.datasets.store import Store
 from pipelines.dedup.survivors import DECISIONS
 
@@ -68,7 +69,8 @@ def history_hashes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> di
     hasher = hashlib.sha256()
     for generation in sorted({mine["generation"] for mine, _ in pairs}):
         hasher.update(b"generation\n")
-        for signature in sorted(theirs["sha256"] for mine, theirs in pairs if mine["generation"] == generation):
+        mine = [theirs for document, theirs in pairs if document["generation"] == generation]
+        for signature in sorted(as_first_written(part)[0] for part in mine):
             hasher.update(signature.encode())
         hashes[generation] = hasher.hexdigest()[:32]
     return hashes
