@@ -175,4 +175,4 @@ def as_first_written(row: Mapping[str, Any]) -> tuple[str, str]:
 
     What was made of it is known by these: a takedown makes nothing anew.
     """
-    return row["origin_sha256"] or row["sha256"], row["origin_sum"] or row["content_sum"]
+    return row.get("origin_sha256") or row["sha256"], row.get("origin_sum") or row.get("content_sum", "")
