@@ -69,9 +69,10 @@ class Config:
     columns: dict[str, tuple[str, ...]] = setting(  # noqa: RUF009
         factory=dict, doc="JSON lines and Parquet: names of columns by what they hold, such as {text: [body]}"
     )
-    isolate_bytes: int | None = setting(
-        32 << 10,
-        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none",
+    isolate_bytes: int | Literal["engine"] | None = setting(
+        "engine",
+        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none;"
+        " engine: 262144 with gristmill, 32768 with trafilatura",
         content=False,
     )
     page_seconds: float = setting(

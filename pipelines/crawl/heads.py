@@ -6,14 +6,13 @@ Only what a search could get wrong (folded lines, blanks around a name) makes it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.crawl.members import BrokenError
 
 _BLANKS = b" \t\r\n\v\f"
-_ODD_NAME = re.compile(rb"[ \t\r]:|\n\r|[\v\f]")
+_ODD = (b" :", b"\t:", b"\r:", b"\n\r", b"\v", b"\f")
 
 _LINES: dict[bytes, bytes] = {}
 _LINES_KEPT = 256
@@ -49,7 +48,7 @@ class Headers(Mapping[str, str]):
             else:
                 if self._odd is None:
                     body = lower.rstrip(_BLANKS)
-                    self._odd = _ODD_NAME.search(body) is not None
+                    self._odd = any(map(body.__contains__, _ODD))
                 if not self._odd:
                     return None
         return self._whole().get(name.decode("latin-1"))
