@@ -98,6 +98,7 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
             "units": Figure(value=len(units), unit="", error=0.0),
             "records": scaled([float(group.records) for group in groups], ""),
             "cpu": cpu,
+            "start": Figure(value=started * workers, unit="s"),
             "wall": Figure(value=wall, unit="s", error=work.error),
             "documents": scaled([float(group.documents) for group in groups], ""),
             "output": Figure(value=plain.value * packed + fixed * len(units), unit="B", error=plain.error),
