@@ -28,7 +28,7 @@ from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
-VERSION = 2
+VERSION = 3
 SAMPLE = str(Path(__file__).resolve().parents[1] / "tests" / "sample")
 
 
@@ -51,7 +51,12 @@ class Config:
     languages: tuple[str, ...] = setting(
         (), "languages to keep, as lid.176 names them (zh, en; zh means yue too); none named: all"
     )
-    sniff: bool = setting(True, "drop pages before extraction that are surely in no wanted language")
+    sniff: bool = setting(
+        True, "drop pages before extraction that hold next to no letter of the wanted languages' scripts"
+    )
+    sniff_language: bool = setting(
+        False, "and those that the language model is sure of; pays where extraction is dear, as with trafilatura"
+    )
     min_letters: int = setting(0, "drop pages before extraction that have fewer letters outside their tags")
     engine: Literal["gristmill", "trafilatura"] = setting("gristmill", "what finds the main text")
     markdown: bool = setting(False, "mark headings, lists, tables and code as Markdown does")

@@ -121,7 +121,9 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
     """The rules that the settings mean."""
     languages = frozenset(worker_config["languages"]) or None
     looks = SniffRules(
-        languages=languages if worker_config["sniff"] else None, min_letters=worker_config["min_letters"]
+        languages=languages if worker_config["sniff"] or worker_config["sniff_language"] else None,
+        ask_model=worker_config["sniff_language"],
+        min_letters=worker_config["min_letters"],
     )
     pii = CleanRules().pii if worker_config["pii"] else ()
     return DocumentRules(
