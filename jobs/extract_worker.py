@@ -19,6 +19,7 @@ from pipelines.crawl.fetch import FetchRules
 from pipelines.crawl.forms import form_of
 from pipelines.crawl.inputs import open_source
 from pipelines.crawl.items import Damage, Item, Record, WarcBounds
+from pipelines.crawl.notes import RecordNotes
 from pipelines.crawl.pages import PageRules
 from pipelines.crawl.plan_reader import open_fetch_store, read_planned_page
 from pipelines.crawl.records import InputSettings, read_items_at, read_records
@@ -47,13 +48,13 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
         source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
         settings = input_settings(worker_config)
         items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"], settings=settings)
-        made = Made(worker_config)
-        for batch in batches(items, spec["file"], rules):
+        made, notes = Made(worker_config), RecordNotes(spec["form"])
+        for batch in batches(notes.watch(items), spec["file"], rules):
             made.add(batch)
             made.count(batch.accounts)
-        return made.result(
-            bytes_in=unit.size_bytes, **{f"fetch_{name}": n for name, n in settings.counters.items() if n}
-        )
+        fetched = {f"fetch_{name}": n for name, n in settings.counters.items() if n}
+        noted = {f"notes.{name}": n for name, n in notes.counts.items()}
+        return made.result(bytes_in=unit.size_bytes, **fetched, **noted)
 
     return extract
 

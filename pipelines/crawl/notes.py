@@ -5,9 +5,12 @@ Such a record is a page like any other (an id of it is of our making), so a note
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import xxhash
 
-from pipelines.crawl.items import Record
+from pipelines.crawl.items import Item, Record
 
 NOTES: dict[str, str] = {
     "repeated_record_id": "another record of the same unit has the same WARC-Record-ID",
@@ -24,6 +27,17 @@ class RecordNotes:
         """`form` of the unit: only records of WARC have the headers that notes are of."""
         self._silent = form not in ("warc", "wet", "wacz", "cc_plan")
         self._ids: set[int] = set()
+        self.counts: Counter[str] = Counter()
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items as they come; `counts` receives the notes of their records."""
+        if self._silent:
+            yield from items
+            return
+        for item in items:
+            if isinstance(item, Record):
+                self.counts.update(self.of(item))
+            yield item
 
     def of(self, record: Record) -> tuple[str, ...]:
         """Keys of NOTES that hold for the record."""

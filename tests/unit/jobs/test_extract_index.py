@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from jobs.runtime.context import Context
 from jobs.runtime.cost import Request
 from jobs.runtime.progress import Progress
 from jobs.runtime.retry import retry
+from pipelines.crawl import pages
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError, InputError
@@ -102,14 +104,15 @@ def test_what_another_crawl_had_is_not_fetched_and_the_report_tells_what_that_sa
             run(_config(tmp_path / "third", server.root, seen=seen), _context(tmp_path / "c"))
 
 
-def test_a_planned_page_that_was_lost_is_asked_for_again(tmp_path):
+def test_a_planned_page_that_was_lost_is_asked_for_again(tmp_path, monkeypatch):
     archives = _write_index(tmp_path / "index", "one", range(6))
     ctx = _context(tmp_path / "root")
     with serving(archives) as server:
-        config = Config(**{**_kept(_config(tmp_path / "index", server.root)), "page_seconds": 1e-9, "isolate_bytes": 0})
-        with pytest.raises(InputError, match="page_time"):
+        config = replace(_config(tmp_path / "index", server.root), max_failed_fraction=1.0)
+        with monkeypatch.context() as slow, pytest.raises(InputError, match="page_time"):
+            slow.setattr(pages, "extract_page", lambda *_: {"reason": "page_time"})
             run(config, ctx)
-        found = retry(ctx, "documents", "page_time", {"page_seconds": 5.0, "isolate_bytes": None})
+        found = retry(ctx, "documents", "page_time")
         assert found.records == 4 and found.settled == 4
     assert open_dataset(ctx.store, "documents").manifest.part_list["rows"] == 4
 
@@ -125,10 +128,6 @@ def test_index_archives_and_root_may_lie_in_a_bucket(tmp_path, s3_prefix):
     config = Config(crawl=f"cc-index:{s3_prefix}/index/*.parquet", fetch=Fetch(root=f"{s3_prefix}/archives"))
     documents, _ = run(config, ctx)
     assert documents.part_list["rows"] == 20 and documents.stats["fetch_pages"] == 20
-
-
-def _kept(config: Config) -> dict:
-    return {"crawl": config.crawl, "fetch": config.fetch, "max_failed_fraction": 1.0}
 
 
 def test_processes_share_the_servers_patience_and_a_plan_fetches_nothing(tmp_path):
