@@ -63,8 +63,9 @@ def plans_of(crawl: str, fetch: Fetch, store: Store) -> tuple[str, PlanReport]:
     root, below = crawl_root(crawl.removeprefix(SCHEME))
     index = open_store(root)
     files = find_inputs(index, below, pattern=crawl)
+    fetch_root = fetch.root if "://" in fetch.root else Path(fetch.root).resolve().as_posix()
     choice = PageChoice(languages=fetch.languages or None, first_language_only=fetch.first_language_only)
-    name = _plan_name([index.location, *files], choice, fetch.root)
+    name = _plan_name([index.location, *files], choice, fetch_root)
     folder = f"{store.location.rstrip('/')}/{_PLANS}/{name}"
     plans = open_store(folder)
     if plans.head(_REPORT) is None:
@@ -72,7 +73,7 @@ def plans_of(crawl: str, fetch: Fetch, store: Store) -> tuple[str, PlanReport]:
             plans.delete(old.key)
         urls, payloads = (_seen_of_others(fetch.seen, name, suffix) for suffix in _SEEN.values())
         made = plan_pages(
-            index, files, plans, fetch_root=fetch.root, choice=choice, seen_urls=urls, seen_payloads=payloads
+            index, files, plans, fetch_root=fetch_root, choice=choice, seen_urls=urls, seen_payloads=payloads
         )
         plans.put(_REPORT, json.dumps(asdict(made)).encode())
     report = PlanReport(**json.loads(plans.get(_REPORT)))
