@@ -35,25 +35,24 @@ class RecordNotes:
             yield from items
             return
         for item in items:
-            if isinstance(item, Record):
-                self.counts.update(self.of(item))
+            if isinstance(item, Record) and (found := self.of(item)):
+                self.counts.update(found)
             yield item
 
     def of(self, record: Record) -> tuple[str, ...]:
         """Keys of NOTES that hold for the record."""
         if self._silent:
             return ()
-        out = []
-        identity = record.headers.get("warc-record-id")
+        headers = record.headers
+        identity = headers.get("warc-record-id")
         if identity is None:
-            out.append("no_record_id")
+            out = ["no_record_id"]
         else:
             entry = xxhash.xxh3_64_intdigest(identity.encode())
-            if entry in self._ids:
-                out.append("repeated_record_id")
+            out = ["repeated_record_id"] if entry in self._ids else []
             self._ids.add(entry)
-        if "warc-date" not in record.headers:
+        if headers.get("warc-date") is None:
             out.append("no_date")
-        if "warc-truncated" in record.headers:
+        if headers.get("warc-truncated") is not None:
             out.append("cut_by_crawler")
         return tuple(out)
