@@ -6,17 +6,19 @@ A crawl file is a unit: a file that is added to the crawl costs its own work and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
+from jobs.extract_index import Fetch, is_index, lines_of, plans_of, remember, rules_for
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.cost import Plan, Request
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, unit_table
+from pipelines.crawl.cc_index import PLAN_SUFFIX
 from pipelines.crawl.rows import RowColumns
 from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
@@ -26,7 +28,7 @@ from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConfigError, InputError
 
 ENGINE = "spark"
-VERSION = 2
+VERSION = 3
 SAMPLE = str(Path(__file__).resolve().parents[1] / "tests" / "sample")
 
 
@@ -37,7 +39,8 @@ class Config:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
     crawl: str = setting(
         "sample",
-        "crawl files: path/*.warc.gz, s3://bucket/prefix/*.warc.gz; `sample`: the crawl that ships",
+        "crawl files: path/*.warc.gz, s3://bucket/prefix/*.warc.gz; cc-index:PATTERN: the pages that an index names;"
+        " `sample`: the crawl that ships",
         content=False,
     )
     documents: str = setting("documents", "dataset to write", content=False)
@@ -48,7 +51,12 @@ class Config:
     languages: tuple[str, ...] = setting(
         (), "languages to keep, as lid.176 names them (zh, en; zh means yue too); none named: all"
     )
-    sniff: bool = setting(True, "drop pages before extraction that are surely in no wanted language")
+    sniff: bool = setting(
+        True, "drop pages before extraction that hold next to no letter of the wanted languages' scripts"
+    )
+    sniff_language: bool = setting(
+        False, "and those that the language model is sure of; pays where extraction is dear, as with trafilatura"
+    )
     min_letters: int = setting(0, "drop pages before extraction that have fewer letters outside their tags")
     engine: Literal["gristmill", "trafilatura"] = setting("gristmill", "what finds the main text")
     markdown: bool = setting(False, "mark headings, lists, tables and code as Markdown does")
@@ -69,15 +77,17 @@ class Config:
     columns: dict[str, tuple[str, ...]] = setting(  # noqa: RUF009
         factory=dict, doc="JSON lines and Parquet: names of columns by what they hold, such as {text: [body]}"
     )
-    isolate_bytes: int | None = setting(
-        32 << 10,
-        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none",
+    isolate_bytes: int | Literal["engine"] | None = setting(
+        "engine",
+        "pages of at least so many bytes are extracted in a process that can be ended; 0: all, null: none;"
+        " engine: 262144 with gristmill, 32768 with trafilatura",
         content=False,
     )
     page_seconds: float = setting(
         5.0, "CPU seconds of a page in that process; one that needs more gets ten times as many, once", content=False
     )
     page_memory_mb: int = setting(1024, "memory of a page in that process", content=False)
+    fetch: Fetch = setting(factory=Fetch, doc="pages of an index: which, and how politely")  # noqa: RUF009
     max_failed_fraction: float = setting(0.5, "the job stops when more of the records cannot be read", content=False)
 
 
@@ -85,12 +95,20 @@ def run(config: Config, context: Context) -> list[Manifest]:
     """List the crawl, extract what is new, commit documents and filters."""
     from pipelines.crawl.inputs import uncut_files
 
+    stats: dict[str, Any] = {}
+    plans = None
+    if is_index(config.crawl):
+        plans, report = plans_of(config.crawl, config.fetch, context.store)
+        for line in lines_of(report):
+            context.progress.say(line)
+        stats["fetch_plan"] = {"dropped": report.dropped, **report.counters}
+        config = replace(config, crawl=f"{plans}/*{PLAN_SUFFIX}")
     pattern, store, listed = _list(config)
     for name in uncut_files(listed, config.unit_bytes)[:3]:
         context.progress.say(f"{name} is larger than a unit and cannot be cut: one process will read all of it")
-    stage = make_stage(config, store.location)
+    stage = make_stage(config, store.location, context)
     units = crawl_units(listed)
-    made = run_stage(context, stage, units, stats={"crawl_root": store.location})
+    made = run_stage(context, stage, units, stats={"crawl_root": store.location, **stats})
     failed = made[config.documents].books["documents"]["failed"]
     if failed:
         told = ", ".join(f"{reason} {n}" for reason, n in failed.items())
@@ -103,6 +121,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
             f" rejected {books['rejected']}, failed {books['failed']}",
             mend=f"`gristmill datasets show {config.documents}` and the ledger tell more",
         )
+    if plans is not None:
+        remember(plans, config.fetch)
     return [made[config.documents], made[config.filters]]
 
 
@@ -110,6 +130,11 @@ def plan(config: Config, _context: Context, request: Request) -> Plan:
     """CPU, wall time, documents, bytes, requests and memory, from a sample of the crawl."""
     from jobs.extract_plan import plan_crawl
 
+    if is_index(config.crawl):
+        raise ConfigError(
+            "the pages of an index are not here yet, and a plan fetches nothing",
+            mend="`gristmill run` tells pages, requests and bytes before it fetches; plan a crawl of files",
+        )
     _, store, listed = _list(config)
     return plan_crawl(listed, store, make_stage(config, store.location).worker_config, request)
 
@@ -126,8 +151,8 @@ def _list(config: Config) -> tuple[str, Store, pa.Table]:
     return pattern, store, list_inputs(store, below, pattern=pattern, unit_bytes=config.unit_bytes)
 
 
-def make_stage(config: Config, crawl_root: str) -> Stage:
-    """The stage, and what its workers are told."""
+def make_stage(config: Config, crawl_root: str, context: Context | None = None) -> Stage:
+    """The stage, and what its workers are told; `context` tells how many of them share a server's patience."""
     from pipelines.filters.measures import MEASURE_SCHEMA
     from pipelines.language.convert import check_policy
 
@@ -157,6 +182,7 @@ def make_stage(config: Config, crawl_root: str) -> Stage:
             "isolate_bytes": config.isolate_bytes,
             "page_seconds": config.page_seconds,
             "page_memory_mb": config.page_memory_mb,
+            "fetch_rules": asdict(rules_for(config.fetch, context)),
         },
         equations={
             "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
@@ -172,7 +198,7 @@ def make_stage(config: Config, crawl_root: str) -> Stage:
 def retry_stage(config: Config, dataset: Dataset, reason: str) -> Stage:
     """The stage that tries again what `reason` cost `dataset`; its units are those that lost something to it."""
     root = dataset.manifest.stats.get("crawl_root")
-    if config.crawl != "sample" or not root:
+    if not root or (config.crawl != "sample" and not is_index(config.crawl)):
         root = _root(config.crawl)
     stage = make_stage(replace(config, documents=dataset.name), root)
     told = {**stage.worker_config, "version": dataset.manifest.version, "reason": reason}

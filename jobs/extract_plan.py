@@ -66,6 +66,8 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
     started = cpu_seconds()  # of this process so far: imports, models, compilation
     made = Made(worker_config)
     groups = _measured(pieces, request.fraction * total, store, rules, settings, made)
+    _work_last(groups, rules, made, Made(worker_config))
+    groups = [group for group in groups if group.size]
     before = cpu_seconds_fine()
     sizes_written = _written(made)
     encoding = Figure(value=(cpu_seconds_fine() - before) * total / max(1, sum(g.size for g in groups)), unit="s")
@@ -98,6 +100,7 @@ def plan_crawl(listed: pa.Table, store: Store, worker_config: dict[str, Any], re
             "units": Figure(value=len(units), unit="", error=0.0),
             "records": scaled([float(group.records) for group in groups], ""),
             "cpu": cpu,
+            "start": Figure(value=started * workers, unit="s"),
             "wall": Figure(value=wall, unit="s", error=work.error),
             "documents": scaled([float(group.documents) for group in groups], ""),
             "output": Figure(value=plain.value * packed + fixed * len(units), unit="B", error=plain.error),
@@ -142,9 +145,23 @@ def _measured(
         at += len(done)
         taken_bytes = sum(group.size for group in groups)
         taken_records = sum(group.records for group in groups)
+    return groups
+
+
+def _work_last(groups: list[_Group], rules: DocumentRules, made: Made, spare: Made) -> None:
+    """Work on what the groups still hold.  A batch of few records costs more a record, so all are also worked on
+    together, as the job does, and the groups share what that costs.
+    """
+    together, apart = _Group(items=[item for group in groups for item in group.items]), 0.0
+    _work(together, rules, spare)
+    before = [group.cpu for group in groups]
     for group in groups:
         _work(group, rules, made)
-    return [group for group in groups if group.size]
+        apart += group.cpu
+    apart -= sum(before)
+    share = min(1.0, together.cpu / apart) if apart > 0 else 1.0
+    for group, cpu in zip(groups, before, strict=True):
+        group.cpu = cpu + (group.cpu - cpu) * share
 
 
 def _read_piece(group: _Group, piece: _Piece, store: Store, settings: InputSettings) -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.document_stats import DocumentStats
+from jobs.extract_index import planned_root
 from jobs.runtime.stage import Unit, UnitResult
 from pipelines.crawl.batches import BATCH_BYTES, Batch, batches
 from pipelines.crawl.document import DocumentRules, candidate_id, record_key
+from pipelines.crawl.fetch import FetchRules
 from pipelines.crawl.forms import form_of
 from pipelines.crawl.inputs import open_source
-from pipelines.crawl.items import Damage, Record
+from pipelines.crawl.items import Damage, Item, Record, WarcBounds
+from pipelines.crawl.notes import RecordNotes
 from pipelines.crawl.pages import PageRules
-from pipelines.crawl.records import InputSettings, read_record_at, read_records
+from pipelines.crawl.plan_reader import open_fetch_store, read_planned_page
+from pipelines.crawl.records import InputSettings, read_items_at, read_records
 from pipelines.crawl.rows import RowColumns
 from pipelines.crawl.sniff import SniffRules
 from pipelines.datasets import open_dataset
@@ -31,7 +35,6 @@ from pipelines.filters.clean import CleanRules
 from pipelines.filters.measures import MEASURE_SCHEMA
 
 RETRY_ROWS = 1000  # ledger rows that are tried again at once
-_ITEMS_AT_OFFSET = 10_000
 
 
 def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit], UnitResult]:
@@ -43,14 +46,15 @@ def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit]
         spec = unit.spec
         pages = [(page["file"], page["size_bytes"]) for page in spec["pages"]] if spec["pages"] else None
         source = open_source(crawl, spec["file"], spec["size_bytes"], pages=pages)
-        items = read_records(
-            source, form=spec["form"], start=spec["start"], end=spec["end"], settings=input_settings(worker_config)
-        )
-        made = Made(worker_config)
-        for batch in batches(items, spec["file"], rules):
+        settings = input_settings(worker_config)
+        items = read_records(source, form=spec["form"], start=spec["start"], end=spec["end"], settings=settings)
+        made, notes = Made(worker_config), RecordNotes(spec["form"])
+        for batch in batches(notes.watch(items), spec["file"], rules):
             made.add(batch)
             made.count(batch.accounts)
-        return made.result(bytes_in=unit.size_bytes)
+        fetched = {f"fetch_{name}": n for name, n in settings.counters.items() if n}
+        noted = {f"notes.{name}": n for name, n in notes.counts.items()}
+        return made.result(bytes_in=unit.size_bytes, **fetched, **noted)
 
     return extract
 
@@ -118,7 +122,9 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
     """The rules that the settings mean."""
     languages = frozenset(worker_config["languages"]) or None
     looks = SniffRules(
-        languages=languages if worker_config["sniff"] else None, min_letters=worker_config["min_letters"]
+        languages=languages if worker_config["sniff"] or worker_config["sniff_language"] else None,
+        ask_model=worker_config["sniff_language"],
+        min_letters=worker_config["min_letters"],
     )
     pii = CleanRules().pii if worker_config["pii"] else ()
     return DocumentRules(
@@ -149,8 +155,11 @@ def open_blocklists(folder: str | None) -> Blocklists | None:
 
 
 def input_settings(worker_config: dict[str, Any]) -> InputSettings:
-    """How rows are read."""
-    return InputSettings(columns=RowColumns(**{name: tuple(c) for name, c in worker_config["columns"].items()}))
+    """How rows are read, and pages fetched."""
+    return InputSettings(
+        columns=RowColumns(**{name: tuple(c) for name, c in worker_config["columns"].items()}),
+        fetch=FetchRules(**worker_config["fetch_rules"]),
+    )
 
 
 class Made:
@@ -223,16 +232,27 @@ def _find(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Record 
     """The record or damage that the row is about, out of the crawl as it is now; None where it is not there."""
     head = crawl.head(row["file"])
     if head is None:
-        return None
+        return _fetched(crawl, row, settings)
     form = form_of(row["file"]) or "warc"
     pages = [(row["file"], head.size_bytes)] if form == "html" else None
     source = open_source(crawl, row["file"], head.size_bytes, pages=pages)
-    for index in range(_ITEMS_AT_OFFSET):
-        item = read_record_at(source, form=form, offset=row["offset"], index=index, settings=settings)
-        if item is None:
-            return None
-        if isinstance(item, Damage) and row["id"] is None and item.length == row["length"]:
-            return item
-        if isinstance(item, Record) and candidate_id(item) == row["id"]:
-            return item
-    return None
+    found = read_items_at(source, form=form, offset=row["offset"], settings=settings)
+    return next((item for item in found if _is_meant(item, row)), None)
+
+
+def _is_meant(item: Item, row: dict[str, Any]) -> TypeGuard[Record | Damage]:
+    """Whether the ledger row is about the item."""
+    if isinstance(item, Damage):
+        return row["id"] is None and item.length == row["length"]
+    return isinstance(item, Record) and candidate_id(item) == row["id"]
+
+
+def _fetched(crawl: Store, row: dict[str, Any], settings: InputSettings) -> Record | Damage | None:
+    """The page of a fetch plan, asked for once more; None where the crawl holds no plans."""
+    root = planned_root(crawl)
+    if root is None:
+        return None
+    store = open_fetch_store(root, settings.fetch)
+    url = row["url"].encode() if row["url"] else None
+    item = read_planned_page(store, row["file"], row["offset"], row["length"], bounds=WarcBounds(), url=url)
+    return item if isinstance(item, Damage) or _is_meant(item, row) else None

@@ -21,6 +21,7 @@ _MEANING = {
     "units": "pieces of input, each restartable",
     "records": "records to look at",
     "cpu": "processor time, all processes together",
+    "start": "of which workers need once: imports, models",
     "wall": "time on the cores asked for",
     "documents": "rows to write",
     "output": "bytes to write",

@@ -10,6 +10,8 @@ import re
 import zlib
 from collections.abc import Mapping
 
+from pipelines.crawl.inflate import InflateError, inflater
+
 _FEED = 1 << 14
 _MAX_ENCODINGS = 3
 _MAX_MEMBERS = 64
@@ -66,16 +68,20 @@ def _gunzip(body: bytes, max_bytes: int) -> bytes:
 
 def _inflate(body: bytes, wbits: int, max_bytes: int) -> tuple[bytes, bytes]:
     """(what one deflate stream holds, the bytes after it)."""
-    inflater = zlib.decompressobj(wbits)
+    stream = inflater(wbits)
     try:
-        out = inflater.decompress(body, max_bytes + 1)
-    except zlib.error as error:
-        raise UndecodableError("bad_encoding", str(error)) from None
+        out = stream.decompress(body, max_bytes + 1)
+    except InflateError:
+        stream = zlib.decompressobj(wbits)  # whose words go into the ledger
+        try:
+            out = stream.decompress(body, max_bytes + 1)
+        except zlib.error as error:
+            raise UndecodableError("bad_encoding", str(error)) from None
     if len(out) > max_bytes:
         raise UndecodableError("too_long", f"inflates to more than {max_bytes} bytes")
-    if not inflater.eof:
+    if not stream.eof:
         raise UndecodableError("bad_encoding", "the compressed body is cut")
-    return out, inflater.unused_data
+    return out, stream.unused_data
 
 
 def _undeflate(body: bytes, max_bytes: int) -> bytes:

@@ -6,16 +6,15 @@ Only what a search could get wrong (folded lines, blanks around a name) makes it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.crawl.members import BrokenError
 
 _BLANKS = b" \t\r\n\v\f"
-_ODD_NAME = re.compile(rb"[ \t\r]:|\n\r|[\v\f]")
 
 _LINES: dict[bytes, bytes] = {}
+_NAMES: dict[str, bytes] = {}
 _LINES_KEPT = 256
 
 
@@ -25,7 +24,7 @@ class Headers(Mapping[str, str]):
     A name with blanks around it counts where the plain name is absent.
     """
 
-    __slots__ = ("_all", "_charset", "_lower", "_odd", "_raw")
+    __slots__ = ("_all", "_charset", "_lower", "_raw")
 
     def __init__(self, raw: bytes, *, charset: str) -> None:
         """`raw` is the first line (not a header), the header lines and the empty line."""
@@ -33,7 +32,6 @@ class Headers(Mapping[str, str]):
         self._charset = charset
         self._lower = raw.lower()
         self._all: dict[str, bytes] | None = None
-        self._odd: bool | None = None
 
     def value(self, name: bytes) -> bytes | None:
         """The value as raw bytes, without blanks around it."""
@@ -46,13 +44,18 @@ class Headers(Mapping[str, str]):
                 stop = lower.find(b"\n", at)
                 if stop >= 0 and lower[stop + 1 : stop + 2] not in b" \t":
                     return self._raw[at:stop].strip()
-            else:
-                if self._odd is None:
-                    body = lower.rstrip(_BLANKS)
-                    self._odd = _ODD_NAME.search(body) is not None
-                if not self._odd:
-                    return None
+            elif not self._may_hide(name):
+                return None
         return self._whole().get(name.decode("latin-1"))
+
+    def _may_hide(self, name: bytes) -> bool:
+        """Whether the name stands behind a blank or an odd line end: no line begins with it."""
+        at = self._lower.find(name)
+        while at > 0:
+            if self._lower[at - 1] in _BLANKS:
+                return True
+            at = self._lower.find(name, at + 1)
+        return False
 
     def replaced(self, value: bytes, other: bytes) -> Headers:
         """The same headers with the first occurrence of a value spelled otherwise."""
@@ -60,7 +63,7 @@ class Headers(Mapping[str, str]):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a lower-case name."""
-        found = self.value(key.encode("latin-1", "replace"))
+        found = self.value(_NAMES.get(key) or _name(key))
         return default if found is None else found.decode(self._charset, "replace")
 
     def __getitem__(self, key: str) -> str:
@@ -108,6 +111,13 @@ def _line(name: bytes) -> bytes:
     if len(_LINES) < _LINES_KEPT:
         _LINES[name] = line
     return line
+
+
+def _name(key: str) -> bytes:
+    name = key.encode("latin-1", "replace")
+    if len(_NAMES) < _LINES_KEPT:
+        _NAMES[key] = name
+    return name
 
 
 NO_HEADERS = Headers(b"", charset="ascii")

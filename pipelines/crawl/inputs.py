@@ -99,13 +99,7 @@ def list_inputs(
     """
     if unit_bytes is not None and unit_bytes < 1:
         raise ConfigError(f"unit_bytes is {unit_bytes}.", key="unit_bytes", mend="Give a number of bytes above 0.")
-    found = _found(store, below)
-    if not found:
-        raise InputError(
-            f"No file matches {pattern or store.location.rstrip('/') + '/' + below!r}.",
-            key=pattern or below,
-            mend="Check the path, and quote the pattern, so that the shell leaves the * alone.",
-        )
+    found = find_inputs(store, below, pattern=pattern)
     with ThreadPoolExecutor(_READS_IN_FLIGHT) as pool:  # a round trip a file: one by one, 100,000 files take hours
         sums = list(pool.map(lambda item: ends_sha256(store, *item), found))
         edges = list(pool.map(lambda item: _edges(store, *item, unit_bytes), found))
@@ -121,6 +115,18 @@ def list_inputs(
     rows += [_page_unit(group) for group in _page_groups(pages, unit_bytes)]
     rows.sort(key=lambda row: (row[0], row[4]))
     return pa.table([list(column) for column in zip(*rows, strict=True)], schema=INPUT_SCHEMA)
+
+
+def find_inputs(store: ListingStore, below: str, *, pattern: str | None = None) -> list[tuple[str, int]]:
+    """(key, size in bytes) of every file that is meant, sorted; InputError where nothing matches."""
+    found = _found(store, below)
+    if not found:
+        raise InputError(
+            f"No file matches {pattern or store.location.rstrip('/') + '/' + below!r}.",
+            key=pattern or below,
+            mend="Check the path, and quote the pattern, so that the shell leaves the * alone.",
+        )
+    return found
 
 
 def cuts(size_bytes: int, unit_bytes: int) -> list[tuple[int, int]]:

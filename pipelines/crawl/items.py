@@ -19,7 +19,8 @@ class WarcBounds:
     record_bytes: int = 512 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# A frozen dataclass takes three times as long to make, and a crawl makes two of these a page: nobody writes to them.
+@dataclass(slots=True, kw_only=True)
 class Record:
     """A response, resource or conversion record, or a page or row of another form.
 
@@ -43,7 +44,7 @@ class Record:
     file: str | None = None  # where the record lies, if not in the unit's own file
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Skipped:
     """A record that is whole and holds no page: a request, metadata, warcinfo, revisit, ..."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pipelines.crawl.frames import ZSTD_BLOCK_BYTES, zstd_first_block, zstd_frame
+from pipelines.crawl.inflate import InflateError, inflater
 from pipelines.crawl.sources import Source
 
 BLOCK_BYTES = 1 << 16
@@ -85,25 +86,25 @@ def _probe_gzip(source: Source, at: int, size: int) -> bytes:
 
 def _whole_gzip(source: Source, at: int) -> tuple[bytes, int] | None:
     packed = source.read(at, _FIRST_READ)
-    inflater = zlib.decompressobj(31)
+    stream = inflater(31)
     after = at + len(packed)
     try:
-        out = inflater.decompress(packed, WHOLE_BYTES)
-        if not inflater.eof:
+        out = stream.decompress(packed, WHOLE_BYTES)
+        if not stream.eof:
             pieces, size = [out], len(out)
-            while not inflater.eof:
-                packed = inflater.unconsumed_tail
+            while not stream.eof:
+                packed = stream.unconsumed_tail
                 if not packed:
                     packed = source.read(after, BLOCK_BYTES)
                     after += len(packed)
                 if not packed or size >= WHOLE_BYTES:
                     return None
-                pieces.append(inflater.decompress(packed, WHOLE_BYTES))
+                pieces.append(stream.decompress(packed, WHOLE_BYTES))
                 size += len(pieces[-1])
             out = b"".join(pieces)
-    except zlib.error:
+    except InflateError:
         return None
-    return out, after - len(inflater.unused_data)
+    return out, after - len(stream.unused_data)
 
 
 def _gzip_inflater() -> Any:

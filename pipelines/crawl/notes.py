@@ -5,9 +5,12 @@ Such a record is a page like any other (an id of it is of our making), so a note
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import xxhash
 
-from pipelines.crawl.items import Record
+from pipelines.crawl.items import Item, Record
 
 NOTES: dict[str, str] = {
     "repeated_record_id": "another record of the same unit has the same WARC-Record-ID",
@@ -24,22 +27,32 @@ class RecordNotes:
         """`form` of the unit: only records of WARC have the headers that notes are of."""
         self._silent = form not in ("warc", "wet", "wacz", "cc_plan")
         self._ids: set[int] = set()
+        self.counts: Counter[str] = Counter()
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items as they come; `counts` receives the notes of their records."""
+        if self._silent:
+            yield from items
+            return
+        for item in items:
+            if isinstance(item, Record) and (found := self.of(item)):
+                self.counts.update(found)
+            yield item
 
     def of(self, record: Record) -> tuple[str, ...]:
         """Keys of NOTES that hold for the record."""
         if self._silent:
             return ()
-        out = []
-        identity = record.headers.get("warc-record-id")
+        headers = record.headers
+        identity = headers.get("warc-record-id")
         if identity is None:
-            out.append("no_record_id")
+            out = ["no_record_id"]
         else:
             entry = xxhash.xxh3_64_intdigest(identity.encode())
-            if entry in self._ids:
-                out.append("repeated_record_id")
+            out = ["repeated_record_id"] if entry in self._ids else []
             self._ids.add(entry)
-        if "warc-date" not in record.headers:
+        if headers.get("warc-date") is None:
             out.append("no_date")
-        if "warc-truncated" in record.headers:
+        if headers.get("warc-truncated") is not None:
             out.append("cut_by_crawler")
         return tuple(out)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.crawl.decode import decode
 from pipelines.crawl.extract import clean_text, extract_html, extractor_name
@@ -19,7 +19,10 @@ from pipelines.crawl.signals import opt_out
 from pipelines.crawl.sniff import SniffRules, sniff
 from pipelines.language.identify import open_identifier
 
-ISOLATE_BYTES = 32 << 10
+# Pages from this size on go to a child.  Our own engine is linear, at worst 13 us and 350 bytes of memory a byte of
+# page (32,000 blocks of one word; tests/benchmarks/stuck_pages.py --bytes 262143): below 256 KiB the child's bounds
+# would never end a page.  trafilatura is quadratic in places.
+ISOLATE_BYTES = {"gristmill": 256 << 10, "trafilatura": 32 << 10}
 SIGNAL_HEADERS = ("x-robots-tag", "tdm-reservation")
 _PARAGRAPH = "<p>The stones turn slowly and the grain becomes flour.</p>"
 
@@ -36,9 +39,14 @@ class PageRules:
     markdown: bool = False
     sniff: SniffRules = field(default_factory=SniffRules)
     model: tuple[str | None, str | None] = (None, None)
-    isolate_bytes: int | None = ISOLATE_BYTES  # pages from this size on go to a child; None: none does
+    isolate_bytes: int | Literal["engine"] | None = "engine"  # pages from this size on go to a child; None: none does
     seconds: float = 5.0
     memory_bytes: int = 1 << 30
+
+    def isolated(self, page: PageInput) -> bool:
+        """Whether a page is extracted in a child."""
+        bound = ISOLATE_BYTES[self.engine] if self.isolate_bytes == "engine" else self.isolate_bytes
+        return bound is not None and len(page.body) >= bound
 
     def told(self) -> dict[str, Any]:
         """What a child is told: plain values."""
@@ -53,7 +61,7 @@ class PageRules:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # one a page: a frozen one takes three times as long to make
 class PageInput:
     """A body with its transfer and content encodings undone, and what is known of it.
 
@@ -68,7 +76,7 @@ class PageInput:
     signals: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # one a page, as PageInput
 class Found:
     """What a page holds; `reason` is None, or why there is no text.  Plain values, which travel between processes."""
 
@@ -99,10 +107,11 @@ class PageExtractor:
     def extract(self, pages: Sequence[PageInput]) -> list[Found]:
         """What each page holds, in order; never raises on what they hold."""
         found: list[Found | None] = [None] * len(pages)
-        isolate = self._rules.isolate_bytes
-        apart = [n for n, page in enumerate(pages) if isolate is not None and len(page.body) >= isolate]
+        apart = []
         for n, page in enumerate(pages):
-            if isolate is None or len(page.body) < isolate:
+            if self._rules.isolated(page):
+                apart.append(n)
+            else:
                 found[n] = Found(**extract_page(*self._arguments(page)))
         if apart:
             box = _sandbox(self._rules.engine, self._rules.seconds, self._rules.memory_bytes)

@@ -6,6 +6,7 @@ archive's name, offset and length, and its neighbours stay.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,8 +26,9 @@ from pipelines.errors import InputError
 _HTTP = ("http://", "https://")
 
 
+@functools.lru_cache(maxsize=4)
 def open_fetch_store(root: str, rules: FetchRules | None = None) -> RangeStore:
-    """The archives' store: over HTTP by the rules, or any other store of ours."""
+    """The archives' store: over HTTP by the rules, or any other store of ours.  One a process, which keeps its pace."""
     if root.startswith(_HTTP):
         return HttpStore(root, rules)
     from pipelines.datasets.store import open_store

@@ -29,34 +29,39 @@ def hashes_of(values: Sequence[str | bytes | None]) -> np.ndarray:
 
 
 class SeenSet:
-    """A sorted file of hashes, mapped."""
+    """Sorted files of hashes, mapped: what one of them holds is seen."""
 
-    def __init__(self, path: str | Path) -> None:
-        """InputError where the file is no multiple of 8 bytes long."""
-        size = Path(path).stat().st_size
-        if size % 8:
-            raise InputError(
-                f"{path} holds {size} bytes, no whole number of 64-bit hashes.", mend="Write it with write_seen."
-            )
-        self._sorted = np.memmap(path, _U64, "r") if size else np.empty(0, _U64)
+    def __init__(self, *paths: str | Path) -> None:
+        """InputError where a file is no multiple of 8 bytes long."""
+        self.files = [_mapped(path) for path in paths]
 
     def __len__(self) -> int:
-        """The number of entries."""
-        return len(self._sorted)
+        """The number of entries, those of each file by themselves."""
+        return sum(map(len, self.files))
 
     def holds(self, hashes: np.ndarray) -> np.ndarray:
         """bool [n]: which of the u64 [n] are in the set.  Looked up in rising order, so that pages are touched once."""
         out = np.zeros(len(hashes), bool)
-        if len(self._sorted) == 0 or len(hashes) == 0:
+        if len(hashes) == 0:
             return out
         order = np.argsort(hashes, kind="stable")
         wanted = hashes[order]
-        at = np.searchsorted(self._sorted, wanted)
-        inside = at < len(self._sorted)
         found = np.zeros(len(hashes), bool)
-        found[inside] = self._sorted[at[inside]] == wanted[inside]
+        for entries in self.files:
+            at = np.searchsorted(entries, wanted)
+            inside = at < len(entries)
+            found[inside] |= entries[at[inside]] == wanted[inside]
         out[order] = found
         return out
+
+
+def _mapped(path: str | Path) -> np.ndarray:
+    size = Path(path).stat().st_size
+    if size % 8:
+        raise InputError(
+            f"{path} holds {size} bytes, no whole number of 64-bit hashes.", mend="Write it with write_seen."
+        )
+    return np.memmap(path, _U64, "r") if size else np.empty(0, _U64)
 
 
 def write_seen(path: str | Path, batches: Iterable[np.ndarray], *, earlier: Sequence[str | Path] = ()) -> int:
@@ -71,7 +76,7 @@ def write_seen(path: str | Path, batches: Iterable[np.ndarray], *, earlier: Sequ
             entries = np.unique(np.asarray(batch, _U64))
             _spill(entries[entries != 0], buckets)
         for old in earlier:
-            entries = SeenSet(old)._sorted
+            (entries,) = SeenSet(old).files
             for start in range(0, len(entries), _MERGED_AT_ONCE):
                 _spill(np.asarray(entries[start : start + _MERGED_AT_ONCE]), buckets)
         count = 0

@@ -33,6 +33,8 @@ from pipelines.crawl.walk import Form, scan, walk_range
 
 __all__ = ["PAGE_TYPES", "Damage", "Item", "Record", "Skipped", "WarcBounds", "read_warc"]
 _HEAD_START = b"WARC/"
+_CLOSING = b"\r\n\r\n"
+_TYPES = {name.encode(): name for name in (*PAGE_TYPES, "request", "metadata", "revisit", "warcinfo")}
 _PLAIN_WINDOW = 32 << 10
 _QUICK_PLAIN_BYTES = 2 << 20
 _MAX_PADDING_FRAMES = 16
@@ -165,15 +167,16 @@ def _quick_record(body: bytes, offset: int, length: int, bounds: WarcBounds) -> 
         return None
     headers = Headers(body[:start], charset="utf-8")
     claim = headers.value(b"content-length")
-    if claim is None or not (claim.isdigit() and len(claim) <= 18):
+    if claim is None or not claim.isdigit() or len(claim) > 18:
         return None
     length_claimed = int(claim)
     end = start + length_claimed
     if end > len(body) or length_claimed > bounds.body_bytes or length_claimed > bounds.record_bytes:
         return None
-    if body[end:] != b"\r\n\r\n" and body[end:].strip(b"\r\n"):
+    if (len(body) - end != 4 or not body.endswith(_CLOSING)) and body[end:].strip(b"\r\n"):
         return None
-    record_type = (headers.value(b"warc-type") or b"").decode("utf-8", "replace").lower()
+    found = headers.value(b"warc-type") or b""
+    record_type = _TYPES.get(found) or found.decode("utf-8", "replace").lower()
     if record_type not in PAGE_TYPES:
         return Skipped(offset=offset, length=length, index=0, record_type=record_type or "unnamed")
     headers, target_uri = with_target_uri(headers)

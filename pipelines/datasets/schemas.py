@@ -5,6 +5,8 @@ Columns are only ever added, nullable; never renamed or retyped. Names follow Fi
 
 from __future__ import annotations
 
+import struct
+
 import pyarrow as pa
 import xxhash
 
@@ -60,8 +62,12 @@ LEDGER = pa.schema(
 )
 
 
+_size = struct.Struct("<Q").pack
+_DIGEST_BYTES = _size(16)
+
+
 def document_id(raw_target_uri: bytes, warc_date: bytes, payload: bytes) -> str:
     """The id of DESIGN 4: of what was crawled, never of where it is stored. May repeat when a crawl repeats."""
     digest = xxhash.xxh3_128_digest(payload)
-    framed = b"".join(len(x).to_bytes(8, "little") + x for x in (raw_target_uri, warc_date, digest))
-    return xxhash.xxh3_128_hexdigest(framed)
+    uri_bytes, date_bytes = _size(len(raw_target_uri)), _size(len(warc_date))
+    return xxhash.xxh3_128_hexdigest(uri_bytes + raw_target_uri + date_bytes + warc_date + _DIGEST_BYTES + digest)

@@ -15,51 +15,67 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.crawl.domain import host_of, registered_domain
-from pipelines.crawl.extract import extract_html
+from pipelines.crawl.extract import ENGINES, extract_html
 from pipelines.crawl.sniff import SniffRules, sniff
 from pipelines.language.identify import identify, open_identifier
 from tests.benchmarks.decoding_pages import crawl_pages, labelled
 
-WANTED = (frozenset({"zh"}), frozenset({"zh", "en"}))
+WANTED = (frozenset({"zh"}), frozenset({"zh", "en"}), frozenset({"ja"}))
+MODES = {"counting": False, "counting and the model": True}
 
 
 def measure_sniff(folder: Path, every: int) -> dict[str, Any]:
-    """Figures for each set of wanted languages, on every n-th page."""
+    """Figures for each set of wanted languages, on every n-th page; what it saves by either engine."""
     open_identifier().identify("warm-up")
+    list(map(_known_by_both, itertools.islice(_pages(folder), 3)))
     pages, known, labelled_texts = [], [], _texts(folder)
-    for body, url, content_type, language in itertools.islice(_pages(folder), 0, None, every):
-        begun = time.process_time()
-        text = extract_html(body, url=url, content_type=content_type).text
-        known.append((identify(text)[0] if text else None, time.process_time() - begun, _fold(url)))
-        pages.append((body, url, content_type))
-        if text and language:
-            labelled_texts.setdefault("crawl", []).append((text, language))
-    result: dict[str, Any] = {"pages": len(pages), "extract_ms": _ms(sum(cpu for _, cpu, _ in known), pages)}
+    for page in itertools.islice(_pages(folder), 0, None, every):
+        text, *facts = _known_by_both(page)
+        known.append(facts)
+        pages.append(page[:3])
+        if text and page[3]:
+            labelled_texts.setdefault("crawl", []).append((text, page[3]))
+    result: dict[str, Any] = {"pages": len(pages)}
+    for at, engine in enumerate(ENGINES):
+        result[f"{engine}_ms"] = _ms(sum(costs[at] for _, costs, _ in known), pages)
+    sys.stderr.write(f"a page, ms of CPU with its language: {result}\n")
     result["languages"] = {name: _accuracy(rows) for name, rows in labelled_texts.items()}
     sys.stderr.write(f"language id, ours and the bare model: {result['languages']}\n")
-    for languages in WANTED:
-        row = _measure(pages, known, SniffRules(languages=languages))
-        result[",".join(sorted(languages))] = row
-        sys.stderr.write(f"{sorted(languages)} {row}\n")
+    for languages, (mode, asks) in itertools.product(WANTED, MODES.items()):
+        row = _measure(pages, known, SniffRules(languages=languages, ask_model=asks))
+        result[f"{','.join(sorted(languages))} by {mode}"] = row
+        sys.stderr.write(f"{sorted(languages)} by {mode} {row}\n")
     return result
+
+
+def _known_by_both(page: tuple) -> tuple[str, str | None, list[float], int]:
+    """The text of our engine, its language, CPU of extraction and language by either engine, fold by domain."""
+    body, url, content_type, _ = page
+    costs, text, language = [], "", None
+    for engine in reversed(ENGINES):  # ours last: its text counts
+        begun = time.process_time()
+        text = extract_html(body, url=url, content_type=content_type, engine=engine).text
+        language = identify(text)[0] if text else None
+        costs.append(time.process_time() - begun)
+    return text, language, costs[::-1], _fold(url)
 
 
 def _measure(pages: list, known: list, rules: SniffRules) -> dict[str, Any]:
     wanted, lost = [0, 0], [0, 0]
     dropped = unwanted = 0
-    saved = 0.0
+    saved = [0.0, 0.0]
     begun = time.process_time()
     refused = [sniff(body, url=url, content_type=kind, rules=rules) for body, url, kind in pages]
     spent = time.process_time() - begun
-    for refusal, (language, cpu, fold) in zip(refused, known, strict=True):
+    for refusal, (language, costs, fold) in zip(refused, known, strict=True):
         is_wanted = language in (rules.languages or ())
         wanted[fold] += is_wanted
         unwanted += not is_wanted
         if refusal is not None:
             dropped += 1
-            saved += cpu
+            saved = [have + cost for have, cost in zip(saved, costs, strict=True)]
             lost[fold] += is_wanted
-    whole = sum(cpu for _, cpu, _ in known)
+    whole = [sum(costs[at] for _, costs, _ in known) for at in range(len(ENGINES))]
     return {
         "wanted": sum(wanted),
         "wanted_lost": sum(lost),
@@ -68,7 +84,9 @@ def _measure(pages: list, known: list, rules: SniffRules) -> dict[str, Any]:
         "unwanted": unwanted,
         "unwanted_dropped": dropped - sum(lost),
         "pages_saved": round(dropped / len(pages), 4),
-        "cpu_saved": round((saved - spent) / whole, 4),
+        "cpu_saved": {
+            engine: round((had - spent) / all_, 4) for engine, had, all_ in zip(ENGINES, saved, whole, strict=True)
+        },
         "sniff_ms": _ms(spent, pages),
     }
 

@@ -1,10 +1,11 @@
 """Pages made to hang or blow up a crawl worker: the worst CPU and memory a page, ours beside the peers'.
 
-    python -m tests.benchmarks.stuck_pages [--only NAME] [--limit-seconds 30]
+    python -m tests.benchmarks.stuck_pages [--only NAME] [--limit-seconds 30] [--bytes N]
 
 Every page is built here.  Ours is what the job does with a record: read it out of its WARC member, undo its encodings,
 decode, check the bounds, extract.  A peer gets the body with its encodings undone by the standard library, and is run
 in the same killable child with the same limits; one that overruns is shown as `> 30 s`.  A fresh child for each.
+`--bytes` cuts the pages that are not compressed: what the job extracts without a child is below its `isolate_bytes`.
 """
 
 from __future__ import annotations
@@ -203,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", help="pages whose name holds this")
     parser.add_argument("--limit-seconds", type=float, default=30.0)
+    parser.add_argument("--bytes", type=int, default=None, help="cut pages to so many bytes")
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
     here = __spec__.name if __spec__ else "tests.benchmarks.stuck_pages"
@@ -217,6 +219,7 @@ def main() -> None:
     for name, body, headers in pages():
         if options.only and not any(part in name for part in options.only):
             continue
+        body = body if headers else body[: options.bytes]
         row = {"ours": _run(own, member(response_record(URL, body, headers=headers)))}
         row |= {tool: _run(box, tool, body, headers) for tool, box in boxes.items()}
         rows[name] = row
@@ -233,6 +236,7 @@ def main() -> None:
         "peers": {tool: worst.get(tool) for tool in PEERS},
         "pages": rows,
         "limit_seconds": options.limit_seconds,
+        "bytes": options.bytes,
         "load": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in there},

@@ -38,6 +38,21 @@ def test_pages_of_wanted_languages_pass_and_plainly_others_do_not(wanted, langua
         assert found.value < found.threshold
 
 
+@pytest.mark.parametrize("wanted", [{"zh"}, {"en"}, {"zh", "en"}, {"ja"}, {"ru"}, {"de", "ko"}])
+@pytest.mark.parametrize("language", TEXT)
+def test_without_the_model_only_pages_without_letters_of_a_wanted_script_go(wanted, language):
+    scripts = {"zh": "han", "ja": "han", "en": "latin", "de": "latin", "ru": "cyrillic", "ko": "hangul"}
+    found = sniff(_page(TEXT[language]).encode(), rules=SniffRules(languages=frozenset(wanted), ask_model=False))
+    shares_a_script = scripts[language] in {scripts[name] for name in wanted}
+    assert (found is None) == (shares_a_script or "latin" in {scripts[name] for name in wanted})
+
+
+def test_letters_written_as_references_count_without_the_model_too():
+    rules = SniffRules(languages=frozenset({"zh"}), ask_model=False)
+    assert sniff(_page("".join(f"&#{ord(char)};" for char in ZH)).encode(), rules=rules) is None
+    assert sniff(_page(TEXT["en"] + "&#8212;").encode(), rules=rules) is not None
+
+
 @pytest.mark.parametrize("codec", ["gb18030", "utf-16", "utf-8-sig"])
 def test_the_charset_makes_no_difference(codec):
     body = _page(ZH).encode(codec)

@@ -218,3 +218,12 @@ def test_a_crawl_that_lies_on_s3_gives_the_same_content(tmp_path, s3_prefix):
     assert again.sha256 == found.sha256
     with pytest.raises(InputError, match="nothing-here"):
         extract(f"{s3_prefix}/crawl/nothing-here-*.warc.gz", context())
+
+
+def test_notes_on_records_that_can_be_read_are_counted(tmp_path):
+    record = response_record("https://mill.example/0", page(0))
+    cut = record.replace(b"\r\nContent-Length", b"\r\nWARC-Truncated: length\r\nContent-Length", 1)
+    (tmp_path / "a.warc.gz").write_bytes(crawl_file(record, cut))
+    documents, _ = extract(str(tmp_path / "*.warc.gz"), context())
+    assert documents.stats["notes"] == {"cut_by_crawler": 1, "repeated_record_id": 1}
+    assert documents.books["documents"]["kept"] == 2
