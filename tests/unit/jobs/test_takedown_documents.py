@@ -201,6 +201,25 @@ def test_running_the_trip_again_makes_nothing_anew(made, store):
     assert open_dataset(store, "tokens").manifest.version == tokens
 
 
+def test_a_crawl_that_comes_later_brings_none_of_them_back(made, store, tmp_path):
+    ask(store)
+    apply(context(store))
+    copy = dict(crawl_files()["a.warc.gz"])[BY_URL]
+    again = [(BY_URL, copy), ("https://elsewhere.example/copy", copy)]
+    again.append((f"http://www.{BY_DOMAIN}/new", pages(range(40, 41))[0][1]))
+    write_crawl(tmp_path, {**crawl_files(), "c.warc.gz": [*pages(range(52, 57)), *again]})
+    extract_crawl.run(extract_crawl.Config(crawl=str(tmp_path / "*.warc.gz")), context(store))
+    documents = open_dataset(store, "documents")
+    assert documents.manifest.books["documents"]["rejected"]["takedown"] == 3
+    fresh = [row for row in documents.to_arrow().to_pylist() if row["file"] == "c.warc.gz"]
+    assert len(fresh) == 5 and not any(named(row) for row in fresh)
+    told = [row for t in documents.ledger() for row in t.to_pylist() if row["reason"] == "takedown"]
+    assert {row["detail"] for row in told} == {"url", "domain", "text"} and not any(row["url"] for row in told)
+    downstream(store)
+    assert verify(context(store)).left.num_rows == 0
+    assert not any(named(row) for name in ("corpus", "heldout") for row in rows(store, name))
+
+
 def test_applying_twice_writes_no_version(store):
     ask(store)
     apply(context(store))
