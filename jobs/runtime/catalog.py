@@ -11,6 +11,7 @@ from pipelines.errors import ConfigError
 JOBS = (
     "extract_crawl",
     "dedup_documents",
+    "dedup_lines",
     "train_quality",
     "score_quality",
     "filter_documents",

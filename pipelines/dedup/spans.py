@@ -67,6 +67,12 @@ def join_spans(lists: Iterable[Sequence[Span]]) -> list[Span]:
     return taken
 
 
+def span_detail(places: Sequence[tuple[int, int]], most: int = 200) -> str:
+    """Places as the ledger tells them, the first `most` of them."""
+    told = " ".join(f"{start}-{end}" for start, end in places[:most])
+    return told + (f" and {len(places) - most} more" if len(places) > most else "")
+
+
 def cut_spans(text: str, spans: Sequence[Span]) -> str:
     """The text without the spans."""
     pieces, at = [], 0
