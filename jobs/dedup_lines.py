@@ -8,7 +8,6 @@ generation on at which it became frequent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -17,17 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.dedup_steps import annotate_after, check_sketch, generation_numbers, group_parts, run_step, step_tag
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
-from jobs.runtime.done import read_done
 from jobs.runtime.entry import job_main
-from jobs.runtime.execute import Task
-from jobs.runtime.lease import lease
-from jobs.runtime.run import fingerprint, run_stage
+from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
-from pipelines.datasets.manifest import Manifest, latest_manifest
+from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError
@@ -38,7 +35,6 @@ ENGINE = "spark"
 DIGESTS_VERSION = 1
 VERSION = 1
 COUNTED = ("documents", "occurrences")
-MOST_FALSE_SHARE = 0.25  # of rare units that may pass the sketch before it is called too small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +87,13 @@ def run(config: Config, context: Context) -> list[Manifest]:
     pairs = aligned_parts(documents, digests)
     units = unit_table(_annotation_units(pairs, config.output))
     parents = [Parent(manifest=documents.manifest), Parent(manifest=digested, role="digests")]
-    mark = fingerprint(stage.stage_id, config.output, units, [p.manifest for p in parents])
-    latest = latest_manifest(context.store, config.output)
-    if latest is not None and latest.fingerprint == mark:
-        context.progress.say(f"{config.output} v{latest.version} is finished: nothing to do")
-        return [digested, latest]
     prefix = f"{work_prefix(config.output, stage.stage_id)}/wide/{_history(pairs)}"
-    with lease(context.store, prefix, say=context.progress.say):
-        counts = _count(config, context, shape, pairs, stage, prefix, digested.stats.get("units", 0))
-        annotate = replace(stage, worker_config={**stage.worker_config, "frequent": f"{prefix}/frequent/"})
-        made = run_stage(context, annotate, units, parents=parents, stats={"counted": counts})[config.output]
-    for stored in list(context.store.list(f"{prefix}/")):
-        context.store.delete(stored.key)
-    return [digested, made]
+    stage = replace(stage, worker_config={**stage.worker_config, "frequent": f"{prefix}/frequent/"})
+
+    def count() -> dict[str, int]:
+        return _count(config, context, shape, pairs, stage, prefix, digested.stats.get("units", 0))
+
+    return [digested, annotate_after(context, stage, units, parents, prefix, {"counted": count})]
 
 
 def _rules(config: Config) -> dict[str, Any]:
@@ -150,16 +140,11 @@ def _history(pairs: Pairs) -> str:
     return max(history_hashes(pairs).items(), default=(0, "0"))[1]
 
 
-def _generations(pairs: Pairs) -> dict[int, int]:
-    """Generation -> its number from 0; appended ones come after."""
-    return {generation: number for number, generation in enumerate(sorted({mine["generation"] for mine, _ in pairs}))}
-
-
 def _annotation_units(pairs: Pairs, output: str) -> list[Unit]:
     """A unit a documents part; its id holds the digests up to its generation, on which its spans depend."""
     from pipelines.dedup.nodes import history_hashes
 
-    history, numbers = history_hashes(pairs), _generations(pairs)
+    history, numbers = history_hashes(pairs), generation_numbers(mine for mine, _ in pairs)
     return [
         Unit(
             id=hash_unit(mine["sha256"], mine["unit"], history[mine["generation"]]),
@@ -180,37 +165,24 @@ def _count(
     config: Config, context: Context, shape: Any, pairs: Pairs, stage: Stage, prefix: str, digests: int
 ) -> dict[str, int]:
     """Sketches, their sum, exact counts of candidates, what is frequent: each step once; figures for the manifest."""
-    from pipelines.dedup.frequency import counters_needed
-
+    groups = group_parts([theirs | {"generation": mine["generation"]} for mine, theirs in pairs], config.bytes_per_step)
     partitions = 1 << min(12, (digests // 20_000_000).bit_length())
-    worker_config = {"prefix": prefix, "shape": asdict(shape), "bound": config.min_count, "partitions": partitions}
+    tag = step_tag(shape, groups)
+    worker_config = {
+        "prefix": prefix,
+        "tag": tag,
+        "shape": asdict(shape),
+        "bound": config.min_count,
+        "partitions": partitions,
+    }
 
-    def work(step: str, units: list[Unit]) -> dict[str, int]:
-        wide = Stage(
-            job=f"dedup_lines: {step}",
-            stage_id=stage.stage_id,
-            outputs=(Output(dataset=stage.home, kind="annotations"),),
-            worker=f"jobs.dedup_lines:open_{step}",
-            worker_config=worker_config,
-        )
-        done = f"{prefix}/{step}-{partitions}-{shape.mib}"
-        table = unit_table(units)
-        left = table.filter(pc.invert(pc.is_in(table["unit"], read_done(context.store, done)["unit"].combine_chunks())))
-        task = Task(location=context.store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds)
-        with context.progress.stage(wide.job, left.num_rows) as tick:
-            for rows in context.map(task, left):
-                tick(rows)
-        return _totals(read_done(context.store, done))
+    def work(step: str, units: list[Unit], worker: str = "jobs.dedup_lines") -> dict[str, int]:
+        done = f"{prefix}/{step}-{tag}"
+        return run_step(context, stage, f"{worker}:open_{step}", worker_config, units, done)
 
-    groups = _groups(pairs, config.bytes_per_step)
     work("sketcher", groups)
-    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")])
-    false_share = json.loads(context.store.get(f"{prefix}/candidates-{shape.mib}.json"))["false_share"]
-    if false_share > MOST_FALSE_SHARE:
-        raise ConfigError(
-            f"a sketch of {shape.mib} MiB lets {false_share:.0%} of the rare units through: {digests} were counted",
-            mend=f"--set sketch_mib={max(2 * shape.mib, counters_needed(digests, shape.bound))}; digests are kept",
-        )
+    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")], "jobs.dedup_steps")
+    check_sketch(context, prefix, tag, shape, digests)
     counted = work("counter", groups)
     frequent = work(
         "decider", [Unit(id=hash_unit("decide", n), input=f"{n}", spec={"n": n}) for n in range(partitions)]
@@ -220,30 +192,6 @@ def _count(
         "candidates": counted.get("candidates", 0),
         "frequent": frequent.get("frequent", 0),
     }
-
-
-def _totals(done: pa.Table) -> dict[str, int]:
-    from pipelines.datasets.books import total_counters
-
-    return {name.removeprefix("stats."): n for name, (n, _) in total_counters(done["counters"]).items()}
-
-
-def _groups(pairs: Pairs, bytes_per_step: int) -> list[Unit]:
-    """Parts of digests that one task reads, of one generation each."""
-    numbers = _generations(pairs)
-    rows = sorted(pairs, key=lambda pair: (pair[0]["generation"], pair[0]["input"], pair[0]["unit"]))
-    groups: list[tuple[int, int, list[str]]] = []
-    for mine, theirs in rows:
-        number, size = numbers[mine["generation"]], theirs["bytes"]
-        if groups and groups[-1][0] == number and groups[-1][1] + size <= bytes_per_step:
-            _, before, keys = groups.pop()
-            groups.append((number, before + size, [*keys, theirs["key"]]))
-        else:
-            groups.append((number, size, [theirs["key"]]))
-    return [
-        Unit(id=hash_unit(number, keys), input=keys[0], size_bytes=size, spec={"generation": number, "keys": keys})
-        for number, size, keys in groups
-    ]
 
 
 def open_digester(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
@@ -279,30 +227,10 @@ def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
 
     def sketch(unit: Unit) -> UnitResult:
         body = sketch_parts(store, unit.spec["keys"], shape).to_bytes()
-        store.put(f"{worker_config['prefix']}/sketches-{shape.mib}/{unit.id}.zst", body)
+        store.put(f"{worker_config['prefix']}/sketches-{worker_config['tag']}/{unit.id}.zst", body)
         return UnitResult()
 
     return sketch
-
-
-def open_merger(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The set of candidates, from the sum of all sketches: one sketch and another in memory."""
-    from pipelines.dedup.frequency import Sketch, SketchShape
-
-    shape = SketchShape(**worker_config["shape"])
-
-    def merge(_unit: Unit) -> UnitResult:
-        prefix = worker_config["prefix"]
-        whole = Sketch(shape)
-        for stored in store.list(f"{prefix}/sketches-{shape.mib}/"):
-            whole.merge(Sketch.from_bytes(shape, store.get(stored.key)))
-        frequent = whole.frequent()
-        store.put(f"{prefix}/candidates-{shape.mib}.zst", frequent.to_bytes())
-        told = json.dumps({"false_share": round(frequent.false_share, 6)})
-        store.put(f"{prefix}/candidates-{shape.mib}.json", told.encode())
-        return UnitResult()
-
-    return merge
 
 
 def open_counter(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
@@ -313,12 +241,12 @@ def open_counter(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
 
     prefix, partitions = worker_config["prefix"], worker_config["partitions"]
     shape = SketchShape(**worker_config["shape"])
-    frequent = Frequent.from_bytes(shape, store.get(f"{prefix}/candidates-{shape.mib}.zst"))
+    frequent = Frequent.from_bytes(shape, store.get(f"{prefix}/candidates-{worker_config['tag']}.zst"))
 
     def count(unit: Unit) -> UnitResult:
         rows = 0
         for number, table in count_parts(store, unit.spec["keys"], unit.spec["generation"], frequent, partitions):
-            put_table(store, f"{prefix}/counts-{partitions}/{number:04d}/{unit.id}", table)
+            put_table(store, f"{prefix}/counts-{worker_config['tag']}/{number:04d}/{unit.id}", table)
             rows += table.num_rows
         return UnitResult(stats={"candidates": rows})
 
@@ -332,11 +260,11 @@ def open_decider(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     from pipelines.datasets.dataset import read_parquet
     from pipelines.dedup.frequency import frequent_digests
 
-    prefix, partitions = worker_config["prefix"], worker_config["partitions"]
+    prefix = worker_config["prefix"]
 
     def decide(unit: Unit) -> UnitResult:
         number = unit.spec["n"]
-        stored: Iterable[Any] = store.list(f"{prefix}/counts-{partitions}/{number:04d}/")
+        stored: Iterable[Any] = store.list(f"{prefix}/counts-{worker_config['tag']}/{number:04d}/")
         table = frequent_digests([read_parquet(store.get(o.key)) for o in stored], worker_config["bound"])
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)

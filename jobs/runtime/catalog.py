@@ -12,6 +12,7 @@ JOBS = (
     "extract_crawl",
     "dedup_documents",
     "dedup_lines",
+    "dedup_substrings",
     "train_quality",
     "score_quality",
     "filter_documents",

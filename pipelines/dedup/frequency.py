@@ -112,6 +112,14 @@ class Sketch:
                 bits[row, start // 8 : start // 8 + len(packed)] = packed
         return Frequent(self.shape, bits)
 
+    def frequent_occurrences(self) -> int:
+        """About how many of the digests added are in `frequent`; too low where counters have stopped."""
+        totals = []
+        for row in self.counters:
+            parts = (row[start : start + _CHUNK] for start in range(0, len(row), _CHUNK))
+            totals.append(sum(int(part[part >= self.shape.bound].sum(dtype=np.int64)) for part in parts))
+        return min(totals)
+
     def to_bytes(self) -> bytes:
         """The counters, compressed."""
         return zstandard.ZstdCompressor(level=1).compress(memoryview(self.counters).cast("B"))

@@ -37,6 +37,7 @@ def test_no_frequent_digest_is_missing_and_rare_ones_seldom_pass():
     rare = np.random.default_rng(9).integers(0, 2**64, 100_000, np.uint64)
     assert sketch.frequent().holds(rare).mean() == pytest.approx(sketch.frequent().false_share, abs=0.003)
     assert held[counts < 3].mean() < 0.05
+    assert sketch.frequent_occurrences() == pytest.approx(counts[counts >= 3].sum(), rel=0.15)
 
 
 def test_sketches_of_parts_add_up_in_any_order_and_stop_at_their_limit():
