@@ -16,7 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.dedup_steps import annotate_after, check_sketch, generation_numbers, group_parts, run_step, step_tag
+from jobs.dedup_steps import (
+    annotate_after,
+    check_sketch,
+    generation_numbers,
+    group_parts,
+    run_step,
+    sketch_shape,
+    step_tag,
+)
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
@@ -52,7 +60,7 @@ class Config:
     min_count: int = setting(50, "count from which on a unit recurs too often, inclusive, 2 to 65000")
     policy: str = setting("keep_first", "keep_first: it stays where it came first; drop_everywhere: it goes")
     min_kept_share: float = setting(0.3, "documents that keep a smaller share of their characters are marked hollow")
-    sketch_mib: int = setting(256, "memory of the sketch in MiB, a power of two", content=False)
+    sketch_mib: int = setting(1024, "most memory of the sketch in MiB, a power of two", content=False)
     bytes_per_step: int = setting(1 << 30, "digests that one task counts, in bytes", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -60,16 +68,16 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """Digests, then the counts, then the annotations."""
-    from pipelines.dedup.frequency import SketchShape
     from pipelines.dedup.lines import POLICIES
     from pipelines.dedup.spans import span_schema
 
     for name, allowed in (("count", COUNTED), ("policy", POLICIES)):
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)!r}", mend=f"one of {', '.join(allowed)}")
-    shape = SketchShape(mib=config.sketch_mib, bound=config.min_count)
+    sketch_shape(0, config.min_count, config.sketch_mib)  # refused before anything is read
     documents = context.open(config.documents)
     digested = _digest(config, context)
+    shape = sketch_shape(digested.stats.get("units", 0), config.min_count, config.sketch_mib)
     digests = open_dataset(context.store, config.digests, digested.version)
     rules = _rules(config)
     stage = Stage(

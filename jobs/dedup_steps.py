@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,9 @@ from pipelines.datasets.books import total_counters
 from pipelines.datasets.manifest import Manifest, latest_manifest
 from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipelines.dedup.frequency import SketchShape
 
 MOST_FALSE_SHARE = 0.25  # of what is rare that may pass the sketch before it is called too small
 
@@ -105,13 +108,21 @@ def group_parts(rows: Sequence[dict[str, Any]], bytes_per_step: int, **extra: st
     return units
 
 
-def step_tag(shape: Any, groups: Sequence[Unit]) -> str:
+def sketch_shape(digests: int, bound: int, most_mib: int) -> SketchShape:
+    """As much memory as so many digests need, at most `most_mib`."""
+    from pipelines.dedup.frequency import SketchShape, counters_needed
+
+    most = SketchShape(mib=most_mib, bound=bound)
+    return most if (needed := counters_needed(digests, bound)) >= most_mib else SketchShape(mib=needed, bound=bound)
+
+
+def step_tag(shape: SketchShape, groups: Sequence[Unit]) -> str:
     """What steps of one sketch and one grouping share: what others left behind is never counted with theirs."""
     return hash_unit(shape.mib, sorted(unit.id for unit in groups))[:8]
 
 
 def open_merger(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The set of candidates, from the sum of all sketches below `sketches-TAG/`: two sketches in memory."""
+    """The set of candidates, from the sum of all sketches below `sketches-TAG/`: one sketch in memory."""
     from pipelines.dedup.frequency import Sketch, SketchShape
 
     shape = SketchShape(**worker_config["shape"])
@@ -120,7 +131,7 @@ def open_merger(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
         prefix, tag = worker_config["prefix"], worker_config["tag"]
         whole = Sketch(shape)
         for stored in store.list(f"{prefix}/sketches-{tag}/"):
-            whole.merge(Sketch.from_bytes(shape, store.get(stored.key)))
+            whole.merge(store.get(stored.key))
         frequent = whole.frequent()
         store.put(f"{prefix}/candidates-{tag}.zst", frequent.to_bytes())
         told = {"false_share": round(frequent.false_share, 6), "occurrences": whole.frequent_occurrences()}
@@ -130,7 +141,7 @@ def open_merger(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     return merge
 
 
-def check_sketch(context: Context, prefix: str, tag: str, shape: Any, digests: int) -> int:
+def check_sketch(context: Context, prefix: str, tag: str, shape: SketchShape, digests: int) -> int:
     """About how many of the digests are candidates; ConfigError where the sketch lets too many through."""
     from pipelines.dedup.frequency import counters_needed
 

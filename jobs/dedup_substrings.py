@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.dedup_steps import annotate_after, check_sketch, group_parts, run_step, step_tag
+from jobs.dedup_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
@@ -32,7 +32,7 @@ ENGINE = "spark"
 VERSION = 1
 SLICE_BYTES = 8 << 20  # of text at a time, of which 30 times as much is held
 SPOOL_BYTES = 64 << 20  # windows that a task holds before it writes them out
-BLOCKS = 256  # repeats are stored by range of documents, at most so many
+BLOCK_ROWS, BLOCKS = 20_000, 256  # repeats are stored by range of so many documents or more, at most so many ranges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Config:
     output: str = setting("substrings", "annotations to write", content=False)
     min_characters: int = setting(100, "length from which on a run of characters repeats, inclusive, 20 to 10000")
     min_kept_share: float = setting(0.3, "documents that keep a smaller share of their characters are marked hollow")
-    sketch_mib: int = setting(256, "memory of the sketch of anchors in MiB, a power of two", content=False)
+    sketch_mib: int = setting(1024, "most memory of the sketch of anchors in MiB, a power of two", content=False)
     bytes_per_step: int = setting(1 << 30, "documents that one task reads, in bytes as stored", content=False)
     windows_per_partition: int = setting(100_000, "anchors whose windows one task compares, each 1 kB", content=False)
 
@@ -53,14 +53,14 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """The repeats, then the annotations."""
-    from pipelines.dedup.frequency import SketchShape
     from pipelines.dedup.nodes import history_hashes, number_parts
     from pipelines.dedup.spans import span_schema
     from pipelines.dedup.substring import SubstringRules
 
     rules = SubstringRules(length=config.min_characters)
-    shape = SketchShape(mib=config.sketch_mib, bound=2)
     documents = context.open(config.documents)
+    characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
+    shape = sketch_shape(2 * characters // (rules.length - rules.gram), 2, config.sketch_mib)
     parents = [Parent(manifest=documents.manifest)]
     pairs: Pairs = [(row, {"key": "", "sha256": row["sha256"]}) for row in documents.parts().to_pylist()]
     if config.dedup:
@@ -73,7 +73,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     history = history_hashes(pairs)
     parts = number_parts(pairs)
     firsts = dict(zip(parts["documents"].to_pylist(), parts["first_node"].to_pylist(), strict=True))
-    block = max(1, -(-sum(row["rows"] for row, _ in pairs) // BLOCKS))
+    block = max(BLOCK_ROWS, -(-sum(row["rows"] for row, _ in pairs) // BLOCKS))
     stage = Stage(
         job="dedup_substrings",
         stage_id=stage_id("dedup_substrings", VERSION, config),

@@ -88,16 +88,21 @@ class Sketch:
         """Count (n,) uint64 digests once each."""
         _add(self.counters, np.ascontiguousarray(digests, np.uint64), _row_bits(self.shape), *_ROW_SEEDS, self._full())
 
-    def merge(self, other: Sketch) -> None:
-        """Add the counters of another sketch of the same shape."""
-        if other.shape != self.shape:
-            raise IntegrityError(f"a sketch of {other.shape} cannot be added to one of {self.shape}")
-        mine, theirs = self.counters.reshape(-1), other.counters.reshape(-1)
+    def merge(self, body: bytes) -> None:
+        """Add the counters of another sketch of the same shape, as `to_bytes` made it; a few MiB at a time."""
+        mine = self.counters.reshape(-1)
         full = self.shape.dtype.type(self._full())
-        for start in range(0, len(mine), _CHUNK):
-            part, more = mine[start : start + _CHUNK], theirs[start : start + _CHUNK]
-            room = full - part
-            part += np.minimum(room, more)
+        at = 0
+        with zstandard.ZstdDecompressor().stream_reader(body) as stream:
+            while piece := stream.read(_CHUNK):
+                more = np.frombuffer(piece, self.shape.dtype)
+                part = mine[at : at + len(more)]
+                if len(part) != len(more):
+                    break
+                part += np.minimum(full - part, more)
+                at += len(more)
+        if at != len(mine):
+            raise IntegrityError(f"what was stored is no sketch of {self.shape.mib} MiB")
 
     def _full(self) -> int:
         return int(np.iinfo(self.shape.dtype).max)
@@ -123,15 +128,6 @@ class Sketch:
     def to_bytes(self) -> bytes:
         """The counters, compressed."""
         return zstandard.ZstdCompressor(level=1).compress(memoryview(self.counters).cast("B"))
-
-    @staticmethod
-    def from_bytes(shape: SketchShape, body: bytes) -> Sketch:
-        """What `to_bytes` made of a sketch of this shape."""
-        sketch = Sketch.__new__(Sketch)
-        sketch.shape = shape
-        raw = zstandard.ZstdDecompressor().decompress(body, max_output_size=ROWS * shape.width * shape.dtype.itemsize)
-        sketch.counters = np.frombuffer(bytearray(raw), shape.dtype).reshape(ROWS, shape.width)
-        return sketch
 
 
 class Frequent:

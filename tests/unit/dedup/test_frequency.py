@@ -49,7 +49,7 @@ def test_sketches_of_parts_add_up_in_any_order_and_stop_at_their_limit():
     for piece in np.array_split(digests, 7):
         part = Sketch(SMALL)
         part.add(piece)
-        parts.append(Sketch.from_bytes(SMALL, part.to_bytes()))
+        parts.append(part.to_bytes())
     for seed in range(3):
         random.Random(seed).shuffle(parts)
         merged = Sketch(SMALL)
@@ -73,7 +73,9 @@ def test_shapes_that_make_no_sense_are_refused():
         with pytest.raises(ConfigError):
             SketchShape(**kind)
     with pytest.raises(IntegrityError):
-        Sketch(SMALL).merge(Sketch(SketchShape(mib=2, bound=3)))
+        Sketch(SMALL).merge(Sketch(SketchShape(mib=2, bound=3)).to_bytes())
+    with pytest.raises(IntegrityError):
+        Sketch(SketchShape(mib=2, bound=3)).merge(Sketch(SMALL).to_bytes())
 
 
 def test_the_size_that_is_advised_keeps_the_noise_at_a_quarter_of_the_bound():

@@ -93,6 +93,7 @@ def test_the_cut_into_parts_steps_and_partitions_does_not_matter(monkeypatch):
     for pieces, step, windows, mib in ((1, 1 << 30, 10**6, 1), (5, 1, 40, 2), (3, 5000, 7, 1)):
         monkeypatch.setattr(dedup_substrings, "SLICE_BYTES", 10**pieces)
         monkeypatch.setattr(dedup_substrings, "SPOOL_BYTES", 10**pieces)
+        monkeypatch.setattr(dedup_substrings, "BLOCK_ROWS", 10**pieces)
         ctx = context()
         documents = corpus()
         random.Random(pieces).shuffle(documents)
