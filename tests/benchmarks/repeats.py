@@ -1,11 +1,12 @@
-"""Repeated substrings: MB/s and peak memory of the whole job, beside a suffix array of the same text.
+"""Repeated lines and substrings: MB/s and peak memory of the whole jobs, beside a suffix array of the same text.
 
-    python -m tests.benchmarks.substrings [--data FOLDER] [--megabytes 100] [--rounds 5]
+    python -m tests.benchmarks.repeats [--data FOLDER] [--megabytes 100] [--rounds 5]
 
 Documents are real texts; where they do not suffice they are taken again with about every 15th character changed, which
 leaves a fifth of the anchors but next to no window intact. A third of the documents gets a passage of 100 to 1,000
-characters of another. The job runs in one process; the peer (pydivsufsort: suffix array and common prefixes) sees the
-texts in one buffer, as an array it must. Each run is a process of its own, whose largest resident size is told.
+characters of another, one in twenty a line of ten that recur. The jobs run in one process; the peer of
+dedup_substrings (pydivsufsort: suffix array and common prefixes) sees the texts in one buffer, as an array it must.
+Each run is a process of its own, whose largest resident size is told; its start is in the CPU time.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import numba
+import numpy as np
 import pyarrow as pa
 import zstandard
 
-from jobs import dedup_substrings
+from jobs import dedup_lines, dedup_substrings
 from jobs.runtime.context import Context
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, UnitResult, hash_unit
@@ -71,6 +74,8 @@ def made_texts(folder: Path, size: int, seed: int = 0) -> list[str]:
                 other = rng.choice(texts)
                 low, long = rng.randrange(max(1, len(other) - 100)), rng.randrange(100, 1000)
                 text += other[low : low + long]
+            if rng.random() < 1 / 20:
+                text += f"\nThis is notice number {rng.randrange(10)}, and it stands below many a page of this corpus."
             texts.append(text)
             done += len(text.encode())
             if done >= size:
@@ -110,32 +115,34 @@ def make_documents(folder: Path, root: Path, megabytes: int) -> None:
         units.append(Unit(id=hash_unit(number), input=str(number), spec={"path": str(path)}))
     stage = Stage(
         job="made_documents",
-        stage_id=hash_unit("substrings"),
+        stage_id=hash_unit("repeats"),
         outputs=(Output(dataset="documents", kind="documents", schema=DOCUMENTS),),
-        worker="tests.benchmarks.substrings:open_maker",
+        worker="tests.benchmarks.repeats:open_maker",
         worker_config={"dataset": "documents"},
     )
     run_stage(Context(store=open_store(str(root / "store")), engine="process"), stage, units, engine="process")
     (root / "texts").write_bytes("\0".join(texts).encode())
 
 
-def run_ours(root: Path, queue: Any) -> None:
-    """The job on a fresh output; what it took."""
+def run_ours(name: str, root: Path, queue: Any) -> None:
+    """A job on a fresh output; what it took."""
     store = open_store(str(root / "store"))
-    config = dedup_substrings.Config(dedup="", min_characters=LENGTH)
+    job, settings = (dedup_lines, {}) if name == "lines" else (dedup_substrings, {"min_characters": LENGTH})
     before = time.process_time()
-    dedup_substrings.run(config, Context(store=store, engine="process"))
+    job.run(job.Config(dedup="", **settings), Context(store=store, engine="process"))
     took = time.process_time() - before
-    manifest = open_dataset(store, "substrings").manifest
+    manifest = open_dataset(store, name).manifest
     books = manifest.books["characters"]
-    told = {"seconds": took, "peak_mib": _peak_mib(), "windows": manifest.stats["windows"]}
-    queue.put(told | {"share": books["removed"]["repeated_substring"] / books["in"], "sum": manifest.content_sum})
-    shutil.rmtree(root / "store" / "datasets" / "substrings")
+    told = {"seconds": took, "peak_mib": _peak_mib(), "sum": manifest.content_sum}
+    told["found"] = manifest.stats["counted" if name == "lines" else "windows"]
+    removed = books["removed"]
+    queue.put(told | {"share": (sum(removed.values()) if isinstance(removed, dict) else removed) / books["in"]})
+    for made in (name, "line_digests"):
+        shutil.rmtree(root / "store" / "datasets" / made, ignore_errors=True)
 
 
 def run_peer(root: Path, queue: Any) -> None:
     """A suffix array of all bytes, and the share of them in repeats of LENGTH bytes or more but the first."""
-    import numpy as np
     import pydivsufsort
 
     body = np.frombuffer(bytearray((root / "texts").read_bytes()), np.uint8)
@@ -178,37 +185,32 @@ def main() -> None:
     is_peer_here = importlib.util.find_spec("pydivsufsort") is not None and not options.no_peer
     with tempfile.TemporaryDirectory() as scratch:
         make_documents(options.data, Path(scratch) / "small", 2)
-        apart(run_ours, Path(scratch) / "small")  # compiles
+        for name in ("lines", "substrings"):
+            apart(run_ours, name, Path(scratch) / "small")  # compiles
         root = Path(scratch) / "root"
         make_documents(options.data, root, options.megabytes)
         size = (root / "texts").stat().st_size / 1e6
-        runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+        runs: dict[str, list[dict[str, Any]]] = {"lines": [], "substrings": [], "peer": []}
         for _ in range(options.rounds):
-            runs["ours"].append(apart(run_ours, root))
+            for name in ("lines", "substrings"):
+                runs[name].append(apart(run_ours, name, root))
             if is_peer_here:
                 runs["peer"].append(apart(run_peer, root))
-    ours = runs["ours"]
-    speed = [size / run["seconds"] for run in ours]
-    result: dict[str, Any] = {
-        "name": "substrings",
-        "text_mb": round(size, 1),
-        "mb_per_s": round(statistics.median(speed), 2),
-        "mb_per_s_spread": [round(min(speed), 2), round(max(speed), 2)],
-        "peak_mib": round(max(run["peak_mib"] for run in ours)),
-        "removed_share": round(ours[0]["share"], 4),
-        "windows": ours[0]["windows"],
-        "same_content": len({run["sum"] for run in ours}) == 1,
-        "peer_mb_per_s": None,
-        "peer_peak_mib": None,
-        "load": os.getloadavg()[0],
-    }
-    if is_peer_here:
-        result["peer_mb_per_s"] = round(statistics.median(size / run["seconds"] for run in runs["peer"]), 2)
-        result["peer_peak_mib"] = round(max(run["peak_mib"] for run in runs["peer"]))
-    else:
+    result: dict[str, Any] = {"name": "repeats", "text_mb": round(size, 1)}
+    for name, found in runs.items():
+        speed = [size / run["seconds"] for run in found]
+        result[f"{name}_mb_per_s"] = round(statistics.median(speed), 2) if speed else None
+        result[f"{name}_spread"] = [round(min(speed), 2), round(max(speed), 2)] if speed else None
+        result[f"{name}_peak_mib"] = round(max(run["peak_mib"] for run in found)) if found else None
+        if found and name != "peer":
+            result[f"{name}_removed_share"] = round(found[0]["share"], 4)
+            result[f"{name}_found"] = found[0]["found"]
+            result[f"{name}_same_content"] = len({run["sum"] for run in found}) == 1
+    result |= {"load": os.getloadavg()[0], "numba": numba.__version__, "numpy": np.__version__}
+    if not is_peer_here:
         sys.stderr.write("pydivsufsort is not installed: no peer\n")
     for name, value in result.items():
-        sys.stderr.write(f"{name:20} {value}\n")
+        sys.stderr.write(f"{name:24} {value}\n")
     sys.stdout.write(json.dumps(result) + "\n")
 
 
