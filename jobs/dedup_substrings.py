@@ -31,7 +31,7 @@ Pairs = list[tuple[dict[str, Any], dict[str, Any]]]  # rows: documents; key and 
 ENGINE = "spark"
 VERSION = 1
 SLICE_BYTES = 8 << 20  # of text at a time, of which 30 times as much is held
-SPOOL_BYTES = 64 << 20  # windows that a task holds before it writes them out
+SPOOL_BYTES = 32 << 20  # windows that a task holds before it writes them out
 BLOCK_ROWS, BLOCKS = 20_000, 256  # repeats are stored by range of so many documents or more, at most so many ranges
 
 

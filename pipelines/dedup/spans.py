@@ -107,7 +107,7 @@ def tidy_spans(text: np.ndarray, spans: Sequence[Span]) -> list[Span]:
                 tidied[-1] = (tidied[-1][0], span[1], span[2])
             else:
                 tidied.append(span)
-    if tidied and tidied[-1][1] >= len(text):  # the last lines go: the line end before them goes too
+    if tidied and tidied[-1][1] >= len(text) and text[-1] != 0x0A:  # the last lines go, with the line end before them
         first = len(tidied) - 1
         while first > 0 and tidied[first - 1][1] == tidied[first][0]:
             first -= 1

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.spans import (
@@ -27,6 +27,8 @@ def utf8(text):
 
 
 @settings(max_examples=500, deadline=None)
+@example([[("One. ", False, "p")], [("One. ", True, "p")], []])
+@example([[("One. ", False, "p")], [("One. ", True, "p")], [("One. ", True, "q")]])
 @given(st.lists(st.lists(SENTENCE, max_size=4), max_size=5))
 def test_a_cut_leaves_the_lines_that_have_something_left(lines):
     text = "\n".join("".join(piece for piece, _, _ in line) for line in lines)
