@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.dedup_steps import (
+from jobs.wide_steps import (
     annotate_after,
     check_sketch,
     generation_numbers,
@@ -189,7 +189,7 @@ def _count(
         return run_step(context, stage, f"{worker}:open_{step}", worker_config, units, done)
 
     work("sketcher", groups)
-    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")], "jobs.dedup_steps")
+    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")], "jobs.wide_steps")
     check_sketch(context, prefix, tag, shape, digests)
     counted = work("counter", groups)
     frequent = work(

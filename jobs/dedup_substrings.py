@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.dedup_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
+from jobs.wide_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
@@ -125,7 +125,7 @@ def _find(
         return run_step(context, stage, f"{worker}:open_{step}", worker_config, units, done)
 
     sketched = work("sketcher", groups)
-    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")], "jobs.dedup_steps")
+    work("merger", [Unit(id=hash_unit("merge", prefix), input="sketches")], "jobs.wide_steps")
     anchors = sketched.get("anchors", 0)
     candidates = check_sketch(context, prefix, tag, shape, anchors)
     partitions = 1 << min(12, max(0, candidates // config.windows_per_partition).bit_length())

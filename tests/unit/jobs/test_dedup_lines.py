@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import pytest
 
-from jobs import dedup_documents, dedup_lines, dedup_steps
+from jobs import dedup_documents, dedup_lines, wide_steps
 from jobs.runtime.context import Context
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
@@ -169,7 +169,7 @@ def test_occurrences_count_where_they_are_asked_for():
 
 
 def test_a_sketch_that_is_too_small_is_refused_with_the_size_that_would_do(monkeypatch):
-    monkeypatch.setattr(dedup_steps, "MOST_FALSE_SHARE", -1.0)
+    monkeypatch.setattr(wide_steps, "MOST_FALSE_SHARE", -1.0)
     ctx = context()
     commit_documents(ctx, {"a": corpus()})
     with pytest.raises(ConfigError, match="lets 0% of what is rare through") as error:
