@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 1
-VERSION = 1
+SIGNATURES_VERSION = 2
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

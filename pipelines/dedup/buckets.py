@@ -19,7 +19,7 @@ from pipelines.datasets.store import Store
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.components import star_edges
 from pipelines.dedup.nodes import read_nodes
-from pipelines.dedup.signature import band_digests, exact_digests
+from pipelines.dedup.signature import sign
 from pipelines.dedup.verify import jaccards
 
 EXACT_KEYS = ("exact_high", "exact_low")
@@ -63,7 +63,9 @@ def sign_documents(documents: pa.Table, plan: BandPlan) -> pa.Table:
     """The signatures of a table of documents (READ_COLUMNS)."""
     texts = documents["text"]
     characters = pc.fill_null(pc.utf8_length(texts), 0).cast(pa.int64()).combine_chunks()
-    high, low = exact_digests(texts)
+    signed = sign(texts, plan)
+    short = signed.shingles == 0
+    bands = np.ascontiguousarray(signed.bands.view(np.int64).T)
     columns = {
         "id": documents["id"],
         "file": documents["file"],
@@ -71,9 +73,9 @@ def sign_documents(documents: pa.Table, plan: BandPlan) -> pa.Table:
         "date": documents["date"],
         "characters": characters,
         "place": survivor_places(characters, documents["date"]),
-        "exact_high": high,
-        "exact_low": low,
-        **dict(zip(band_keys(plan), band_digests(texts, plan), strict=True)),
+        "exact_high": pa.array(np.ascontiguousarray(signed.exact[:, 0]), mask=signed.empty),
+        "exact_low": pa.array(np.ascontiguousarray(signed.exact[:, 1]), mask=signed.empty),
+        **{name: pa.array(band, mask=short) for name, band in zip(band_keys(plan), bands, strict=True)},
     }
     return pa.table(columns, schema=signatures_schema(plan))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.dedup.normalize import fold, fold_table, utf8_of
-from pipelines.dedup.signature import shingle_hashes
+from pipelines.dedup.signature import shingle_hashes, word_places
 from pipelines.kernels import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -36,7 +36,7 @@ def _insert(keys, stamps, shift, stamp, other, value):
 
 
 @kernel
-def _jaccards(utf8, offsets, table, left, right, out):
+def _jaccards(utf8, offsets, table, places, left, right, out):
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
@@ -54,10 +54,10 @@ def _jaccards(utf8, offsets, table, left, right, out):
         if left[p] != held:
             held = left[p]
             length, unspaced = fold(utf8, offsets[held], offsets[held + 1], table, codes)
-            our_count = shingle_hashes(codes, length, unspaced, words, ours)
+            our_count = shingle_hashes(codes, length, unspaced, places, words, ours)
         d = right[p]
         length, unspaced = fold(utf8, offsets[d], offsets[d + 1], table, codes)
-        their_count = shingle_hashes(codes, length, unspaced, words, theirs)
+        their_count = shingle_hashes(codes, length, unspaced, places, words, theirs)
         if (1 << bits) < 2 * (our_count + their_count):  # at most half full
             while (1 << bits) < 2 * (our_count + their_count):
                 bits += 1
@@ -82,5 +82,5 @@ def jaccards(texts: pa.Array | pa.ChunkedArray, left: np.ndarray, right: np.ndar
     """
     utf8, offsets = utf8_of(texts)
     out = np.zeros(len(left), np.float64)
-    _jaccards(utf8, offsets, fold_table(), left.astype(np.int64), right.astype(np.int64), out)
+    _jaccards(utf8, offsets, fold_table(), word_places(), left.astype(np.int64), right.astype(np.int64), out)
     return out
