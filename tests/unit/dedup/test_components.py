@@ -3,7 +3,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dedup.components import clusters, star_edges
+from pipelines.dedup.components import (
+    alone,
+    clusters,
+    components,
+    dense_ids,
+    id_components,
+    large_star,
+    small_star,
+    star_edges,
+    unite,
+)
 
 GRAPHS = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
@@ -81,3 +91,66 @@ def test_a_bucket_of_many_copies_gives_one_edge_a_copy():
     count = 100_000
     centre, member = star_edges(np.zeros(count, np.int64), np.zeros(count, np.int64), np.arange(count)[::-1])
     assert len(member) == count - 1 and set(centre.tolist()) == {0}
+
+
+EDGES = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60)
+
+
+def expected_roots(count, edges):
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(count))
+    graph.add_edges_from(edges)
+    return [min(networkx.node_connected_component(graph, node)) for node in range(count)]
+
+
+@settings(deadline=None)
+@given(EDGES, st.integers(0, 60))
+def test_a_component_is_known_by_its_least_node_and_edges_may_come_in_pieces(edges, cut):
+    expected = expected_roots(30, edges)
+    assert components(30, *columns(edges)).tolist() == expected
+    parent = alone(30)
+    for piece in (edges[cut:], edges[:cut]):
+        unite(parent, *columns(piece))
+    assert parent.tolist() == expected
+
+
+def test_a_long_chain_in_any_order_is_one_component():
+    rng = np.random.default_rng(0)
+    order = rng.permutation(99_999)
+    assert not components(100_000, order + 1, order).any()
+    assert not components(100_000, np.arange(99_999)[::-1], np.arange(99_999)[::-1] + 1).any()
+
+
+@settings(deadline=None)
+@given(EDGES, st.randoms(use_true_random=False))
+def test_components_of_wide_ids_are_those_of_the_nodes_in_the_order_of_the_ids(edges, rng):
+    names = sorted((rng.getrandbits(2) << 62, rng.getrandbits(59) << 5 | i) for i in range(30))
+    left, right = ([np.array([names[e[i]][h] for e in edges], np.uint64) for h in (0, 1)] for i in (0, 1))
+    node, root = id_components(tuple(left), tuple(right))
+    expected = expected_roots(30, edges)
+    seen = sorted({n for edge in edges for n in edge})
+    found = [list(zip(*(half.tolist() for half in halves), strict=True)) for halves in (node, root)]
+    assert dict(zip(*found, strict=True)) == {names[n]: names[expected[n]] for n in seen}
+    assert len(found[0]) == len(seen)
+
+
+def test_equal_ids_have_one_number():
+    high, low = np.array([1, 1, 2, 1], np.uint64), np.array([5, 6, 5, 5], np.uint64)
+    first, numbers = dense_ids(high, low)
+    assert (first.tolist(), numbers.tolist()) == ([0, 1, 2], [0, 1, 2, 0])
+
+
+@settings(deadline=None)
+@given(EDGES)
+def test_star_rounds_end_in_the_same_components(edges):
+    lesser, greater = columns([(min(e), max(e)) for e in edges if e[0] != e[1]])
+    for _ in range(30):
+        both = np.concatenate([lesser, greater]), np.concatenate([greater, lesser])
+        after = large_star(*both)
+        after = small_star(after[1], after[0])
+        if all(len(a) == len(b) and (a == b).all() for a, b in zip(after, (lesser, greater), strict=True)):
+            break
+        lesser, greater = after
+    root = np.arange(30)
+    root[greater] = lesser
+    assert root.tolist() == expected_roots(30, edges)
