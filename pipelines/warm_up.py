@@ -15,6 +15,7 @@ def warm_up() -> None:
     from pipelines.crawl.extract import extract_html
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.components import clusters
+    from pipelines.dedup.rounds import remove
     from pipelines.dedup.signature import exact_digests, sign
     from pipelines.dedup.verify import jaccards
     from pipelines.filters.clean import CleanRules, clean
@@ -30,7 +31,8 @@ def warm_up() -> None:
     sign(texts, BandPlan())
     left, right = np.array([0], np.int64), np.array([2], np.int64)
     jaccards(texts, left, right)
-    clusters(np.zeros(3, np.int64), left, right)
+    clusters(np.zeros(3, np.int64), left, right, left)
+    remove(left, right, np.zeros(3, bool), np.zeros(3, bool))
 
 
 if __name__ == "__main__":

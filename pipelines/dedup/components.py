@@ -1,4 +1,4 @@
-"""Buckets to star edges, edges to components: union-find over arrays, 4 bytes a document (8 above 2^31).
+"""Edges to components: union-find over arrays, 4 bytes a document (8 above 2^31).
 
 Everything here takes dense integers (the rank of a document in the survivor order, or its node number) and
 gives a result that depends on the sets alone, not on the order of rows or on how they were partitioned.
@@ -11,25 +11,6 @@ import numpy as np
 from pipelines.kernels import kernel
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-
-
-def star_edges(key: np.ndarray, order: np.ndarray, node: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(centre, member) of every bucket of equal `key`: the best copy, least by (order, node), to each other.
-
-    Linear in the bucket, where all pairs would be quadratic. `key` is (n,) or (n, k); a bucket of one gives
-    no edge. Edges are sorted by (centre, member).
-    """
-    if len(node) == 0:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    keys = key.reshape(len(node), -1)
-    by = np.lexsort((node, order, *keys.T[::-1]))
-    keys, node = keys[by], node[by]
-    first = np.ones(len(node), bool)
-    first[1:] = (keys[1:] != keys[:-1]).any(axis=1)
-    centre = node[first][np.cumsum(first) - 1]
-    centre, member = centre[~first], node[~first]
-    by = np.lexsort((member, centre))
-    return centre[by], member[by]
 
 
 @kernel
@@ -171,7 +152,7 @@ def _ordered(lesser: np.ndarray, greater: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 @kernel
-def _cluster(generation, left, right, edge_order, root):
+def _cluster(generation, left, right, edge_order, size, earliest, root, sizes, first_seen):
     parent = np.arange(len(generation))
     done = 0
     edge = 0
@@ -183,25 +164,38 @@ def _cluster(generation, left, right, edge_order, root):
                 break
             a = _find(parent, left[e])
             b = _find(parent, right[e])
-            if a < b:
+            if a != b:
+                if a > b:
+                    a, b = b, a
                 parent[b] = a
-            else:
-                parent[a] = b
+                size[a] += size[b]
+                earliest[a] = min(earliest[a], earliest[b])
             edge += 1
         while done < len(generation) and generation[done] == now:
-            root[done] = _find(parent, done)
+            best = _find(parent, done)
+            root[done] = best
+            sizes[done] = size[best]
+            first_seen[done] = earliest[best]
             done += 1
 
 
-def clusters(generation: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(n,) int64: for each document, numbered in the survivor order, the best member of its cluster.
+def clusters(
+    generation: np.ndarray, left: np.ndarray, right: np.ndarray, minutes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n,) int64 each: for documents numbered in the survivor order, the best member of the cluster, its size, and the
+    earliest of `minutes` in it.
 
     `generation` is non-decreasing (it is the first key of the order). A document's cluster is taken from the
     edges among its own and earlier generations: what an appended crawl brings never changes an earlier
     decision, and the whole computed anew equals the appends one by one.
     """
-    root = np.zeros(len(generation), np.int64)
+    n = len(generation)
     left, right = np.asarray(left, np.int64), np.asarray(right, np.int64)
     edge_order = np.argsort(np.maximum(left, right), kind="stable")
-    _cluster(np.asarray(generation, np.int64), left, right, edge_order, root)
-    return root
+    root, sizes, first_seen = (np.zeros(n, np.int64) for _ in range(3))
+    earliest = np.array(minutes, np.int64)
+    _cluster(
+        np.asarray(generation, np.int64), left, right, edge_order,
+        np.ones(n, np.int64), earliest, root, sizes, first_seen,
+    )  # fmt: skip
+    return root, sizes, first_seen

@@ -11,7 +11,6 @@ from pipelines.dedup.components import (
     id_components,
     large_star,
     small_star,
-    star_edges,
     unite,
 )
 
@@ -28,11 +27,30 @@ def columns(edges):
     return left, right
 
 
+def roots(generation, edges):
+    return clusters(np.array(generation), *columns(edges), np.zeros(len(generation)))[0]
+
+
+@settings(deadline=None)
+@given(GRAPHS)
+def test_a_cluster_has_its_size_and_first_capture_as_of_its_generation(graph):
+    generation, edges = graph
+    minutes = np.arange(len(generation))[::-1] * 7 % 11
+    root, sizes, first_seen = clusters(np.array(generation), *columns(edges), minutes)
+    for i, now in enumerate(generation):
+        seen = [j for j, g in enumerate(generation) if g <= now]
+        whole = networkx.Graph()
+        whole.add_nodes_from(seen)
+        whole.add_edges_from(e for e in edges if max(e) <= seen[-1])
+        mine = networkx.node_connected_component(whole, i)
+        assert (root[i], sizes[i], first_seen[i]) == (min(mine), len(mine), min(minutes[j] for j in mine))
+
+
 @settings(deadline=None)
 @given(GRAPHS)
 def test_a_cluster_is_a_component_of_its_own_and_earlier_generations(graph):
     generation, edges = graph
-    root = clusters(np.array(generation), *columns(edges))
+    root = roots(generation, edges)
     for now in set(generation):
         seen = [i for i, g in enumerate(generation) if g <= now]
         whole = networkx.Graph()
@@ -49,48 +67,19 @@ def test_a_cluster_is_a_component_of_its_own_and_earlier_generations(graph):
 def test_the_order_of_the_edges_does_not_matter(graph, rng):
     generation, edges = graph
     shuffled = [edge if rng.random() < 0.5 else edge[::-1] for edge in rng.sample(edges, len(edges))]
-    before = clusters(np.array(generation), *columns(edges))
-    assert (clusters(np.array(generation), *columns(shuffled)) == before).all()
+    before = roots(generation, edges)
+    assert (roots(generation, shuffled) == before).all()
 
 
 @settings(deadline=None)
 @given(GRAPHS)
 def test_an_append_never_changes_an_earlier_decision(graph):
     generation, edges = graph
-    whole = clusters(np.array(generation), *columns(edges))
+    whole = roots(generation, edges)
     for now in set(generation):
         count = sum(g <= now for g in generation)
         early = [e for e in edges if max(e) < count]
-        assert (clusters(np.array(generation[:count]), *columns(early)) == whole[:count]).all()
-
-
-BUCKETS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3)), max_size=30)
-
-
-@settings(deadline=None)
-@given(BUCKETS, st.randoms(use_true_random=False))
-def test_a_bucket_is_a_star_from_its_best_copy_in_any_order_of_rows(rows, rng):
-    keyed = [(key, order, node) for node, (key, order) in enumerate(rows)]
-    expected = set()
-    for key in {key for key, _ in rows}:
-        bucket = sorted((order, node) for k, order, node in keyed if k == key)
-        expected |= {(bucket[0][1], node) for _, node in bucket[1:]}
-    rng.shuffle(keyed)
-    key, order, node = np.array(keyed, np.int64).reshape(-1, 3).T
-    edges = list(zip(*(column.tolist() for column in star_edges(key, order, node)), strict=True))
-    assert edges == sorted(expected)
-
-
-def test_a_key_of_two_columns_is_compared_whole():
-    key = np.array([[1, 1], [1, 2], [1, 1], [2, 1]])
-    centre, member = star_edges(key, np.zeros(4, np.int64), np.arange(4))
-    assert (centre.tolist(), member.tolist()) == ([0], [2])
-
-
-def test_a_bucket_of_many_copies_gives_one_edge_a_copy():
-    count = 100_000
-    centre, member = star_edges(np.zeros(count, np.int64), np.zeros(count, np.int64), np.arange(count)[::-1])
-    assert len(member) == count - 1 and set(centre.tolist()) == {0}
+        assert (roots(generation[:count], early) == whole[:count]).all()
 
 
 EDGES = st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=60)
