@@ -15,7 +15,8 @@ def warm_up() -> None:
     from pipelines.crawl.extract import extract_html
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.components import clusters
-    from pipelines.dedup.signature import band_digests, exact_digests
+    from pipelines.dedup.rounds import remove
+    from pipelines.dedup.signature import exact_digests, sign
     from pipelines.dedup.verify import jaccards
     from pipelines.filters.clean import CleanRules, clean
     from pipelines.filters.measures import measure
@@ -27,10 +28,11 @@ def warm_up() -> None:
     measure(cleaned.texts, cleaned.facts)
     measure(texts)
     exact_digests(texts)
-    band_digests(texts, BandPlan())
+    sign(texts, BandPlan())
     left, right = np.array([0], np.int64), np.array([2], np.int64)
     jaccards(texts, left, right)
-    clusters(np.zeros(3, np.int64), left, right)
+    clusters(np.zeros(3, np.int64), left, right, left)
+    remove(left, right, np.zeros(3, bool), np.zeros(3, bool))
 
 
 if __name__ == "__main__":
