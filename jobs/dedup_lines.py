@@ -16,6 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.runtime.config import content_config, setting, stage_id
+from jobs.runtime.context import Context
+from jobs.runtime.entry import job_main
+from jobs.runtime.run import run_stage
+from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
 from jobs.wide_steps import (
     annotate_after,
     check_sketch,
@@ -25,11 +30,6 @@ from jobs.wide_steps import (
     sketch_shape,
     step_tag,
 )
-from jobs.runtime.config import content_config, setting, stage_id
-from jobs.runtime.context import Context
-from jobs.runtime.entry import job_main
-from jobs.runtime.run import run_stage
-from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.wide_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
+from jobs.wide_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
 from pipelines.datasets import aligned_parts
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest
@@ -178,9 +178,8 @@ def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
 
 def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """The windows whose anchor occurs again, of some parts, by partition, stored below `windows-.../`."""
-    from pipelines.dedup.buckets import survivor_places
     from pipelines.dedup.frequency import Frequent, SketchShape
-    from pipelines.dedup.lines import READ_COLUMNS, partition_of, survivor_ties
+    from pipelines.dedup.lines import READ_COLUMNS, partition_of, survivor_columns
     from pipelines.dedup.nodes import put_table
     from pipelines.dedup.normalize import utf8_of
     from pipelines.dedup.substring import SubstringRules, find_anchors, text_slices, window_rows
@@ -202,16 +201,15 @@ def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         held: list[pa.Table] = []
         size = windows = 0
         for first, documents, texts in _texts(store, unit, list(READ_COLUMNS)):
-            characters = pc.fill_null(pc.utf8_length(documents["text"]), 0).cast(pa.int64()).combine_chunks()
-            places = np.asarray(survivor_places(characters, documents["date"]))
-            order = (unit.spec["generation"] << 49) | places
-            tie, node = np.asarray(survivor_ties(documents)), first + np.arange(documents.num_rows)
+            place, tie = survivor_columns(documents)
+            node = first + np.arange(documents.num_rows)
             for start, end in text_slices(utf8_of(texts)[1], SLICE_BYTES):
                 piece = texts.slice(start, end - start)
                 anchors = find_anchors(piece, rules)
                 held_here = frequent.holds(anchors.anchor)
                 among = slice(start, end)
-                rows = window_rows(piece, anchors, held_here, order[among], tie[among], node[among], rules)
+                order = (unit.spec["generation"], place[among], tie[among], node[among])
+                rows = window_rows(piece, anchors, held_here, *order, rules)
                 held.append(rows)
                 windows, size = windows + rows.num_rows, size + rows.nbytes
                 if size > SPOOL_BYTES:

@@ -24,23 +24,10 @@ from pipelines.errors import ConfigError, IntegrityError
 from pipelines.kernels import kernel
 
 ROWS = 2
-COUNTS = pa.schema(
-    [
-        ("digest", pa.uint64()),
-        ("generation", pa.int64()),
-        ("count", pa.int64()),
-        ("order", pa.int64()),
-        ("tie", pa.int64()),
-    ]
-)
+_HOLDER = (("place", pa.int64()), ("tie", pa.int64()))  # of the first document that holds it, in the survivor order
+COUNTS = pa.schema([("digest", pa.uint64()), ("generation", pa.int64()), ("count", pa.int64()), *_HOLDER])
 FREQUENT = pa.schema(
-    [
-        ("digest", pa.uint64()),
-        ("since", pa.int64()),
-        ("count", pa.int64()),
-        ("order", pa.int64()),
-        ("tie", pa.int64()),
-    ]
+    [("digest", pa.uint64()), ("since", pa.int64()), ("count", pa.int64()), ("generation", pa.int64()), *_HOLDER]
 )
 _MOST_COUNTED = 65_000
 _CHUNK = 1 << 22
@@ -162,16 +149,16 @@ class Frequent:
         return Frequent(shape, np.frombuffer(raw, np.uint8).reshape(ROWS, -1))
 
 
-def exact_counts(digest: np.ndarray, order: np.ndarray, tie: np.ndarray, generation: int) -> pa.Table:
+def exact_counts(digest: np.ndarray, place: np.ndarray, tie: np.ndarray, generation: int) -> pa.Table:
     """COUNTS of one generation: each distinct digest, how often it stands there, and its first holder.
 
-    `order` and `tie` place the holder of each occurrence in the survivor order.
+    `place` and `tie` tell the holder of each occurrence in the survivor order.
     """
-    by = np.lexsort((tie, order, digest))
+    by = np.lexsort((tie, place, digest))
     digest = digest[by]
     first = np.flatnonzero(np.concatenate([[True], digest[1:] != digest[:-1]])) if len(digest) else np.zeros(0, int)
     count = np.diff(np.append(first, len(digest)))
-    columns = [digest[first], np.full(len(first), generation), count, order[by][first], tie[by][first]]
+    columns = [digest[first], np.full(len(first), generation), count, place[by][first], tie[by][first]]
     return pa.table([pa.array(c) for c in columns], schema=COUNTS)
 
 
@@ -179,28 +166,25 @@ def frequent_digests(counts: Sequence[pa.Table], bound: int) -> pa.Table:
     """FREQUENT of tables of COUNTS: each digest that occurs `bound` times or more, sorted.
 
     `since` is the first generation at which it did, counting that one and all before: an appended crawl changes
-    neither that nor the first holder. `count` is over all generations.
+    neither that nor the first holder, whose `generation`, `place` and `tie` are told. `count` is over all generations.
     """
     table = pa.concat_tables([COUNTS.empty_table(), *counts])
-    digest, generation, count, order, tie = (table[name].to_numpy() for name in COUNTS.names)
-    by = np.lexsort((tie, order, generation, digest))
-    digest, generation, count, order, tie = (column[by] for column in (digest, generation, count, order, tie))
+    digest, generation, count, place, tie = (table[name].to_numpy() for name in COUNTS.names)
+    by = np.lexsort((tie, place, generation, digest))
+    digest, generation, count, place, tie = (column[by] for column in (digest, generation, count, place, tie))
     if not len(digest):
         return FREQUENT.empty_table()
     first = np.flatnonzero(np.concatenate([[True], digest[1:] != digest[:-1]]))
     sizes = np.diff(np.append(first, len(digest)))
     total = np.cumsum(count)
-    below = np.repeat(total[first] - count[first], sizes)
-    running = total - below
-    reached = running >= bound
+    running = total - np.repeat(total[first] - count[first], sizes)
     group = np.repeat(np.arange(len(first)), sizes)
     # The generation of the row at which the bound is met; rows of one digest rise by generation.
     since = np.full(len(first), -1, np.int64)
-    rows = np.flatnonzero(reached)[::-1]
+    rows = np.flatnonzero(running >= bound)[::-1]
     since[group[rows]] = generation[rows]
     kept = since >= 0
-    last = first + sizes - 1
-    columns = [digest[first], since, running[last], order[first], tie[first]]
+    columns = [digest[first], since, running[first + sizes - 1], generation[first], place[first], tie[first]]
     return pa.table([pa.array(column[kept]) for column in columns], schema=FREQUENT)
 
 

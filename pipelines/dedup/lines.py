@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
-from pipelines.dedup.buckets import survivor_places
 from pipelines.dedup.frequency import FREQUENT, Frequent, Sketch, SketchShape, exact_counts
 from pipelines.dedup.normalize import utf8_of
+from pipelines.dedup.order import survivor_places, survivor_ties
 from pipelines.dedup.paragraphs import PARAGRAPH, UnitRules, find_units
 from pipelines.dedup.spans import Span, in_characters, tidy_spans
 
@@ -28,14 +27,11 @@ READ_COLUMNS = ("id", "text", "date", "file", "offset")
 DIGESTS = pa.schema(
     [
         pa.field("id", pa.string(), metadata={"doc": "document id"}),
-        pa.field("place", pa.int64(), metadata={"doc": "longer first, then earlier: the survivor order in 49 bits"}),
-        pa.field(
-            "tie", pa.int64(), metadata={"doc": "what decides between equal places: a the id's first bits, then a hash"}
-        ),
+        pa.field("place", pa.int64(), metadata={"doc": "length and date in the survivor order; smaller is better"}),
+        pa.field("tie", pa.int64(), metadata={"doc": "the order where places are equal"}),
         pa.field("digests", pa.binary(), metadata={"doc": "8 bytes a unit, sorted; null: the document is not counted"}),
     ]
 )
-_GENERATION_SHIFT = 49
 
 
 def digest_lines(documents: pa.Table, counted: np.ndarray, rules: UnitRules, *, per_document: bool) -> pa.Table:
@@ -59,28 +55,15 @@ def digest_lines(documents: pa.Table, counted: np.ndarray, rules: UnitRules, *, 
         [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(digest, "<u8"))],
     )
     packed = pc.if_else(pa.array(counted), packed, pa.scalar(None, pa.large_binary())).cast(pa.binary())
+    place, tie = survivor_columns(documents)
+    return pa.table([documents["id"].combine_chunks(), pa.array(place), pa.array(tie), packed], schema=DIGESTS)
+
+
+def survivor_columns(documents: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """(place, tie), each (n,) int64, of documents with READ_COLUMNS."""
     characters = pc.fill_null(pc.utf8_length(documents["text"]), 0).cast(pa.int64()).combine_chunks()
-    columns = [
-        documents["id"].combine_chunks(),
-        survivor_places(characters, documents["date"]),
-        survivor_ties(documents),
-    ]
-    return pa.table([*columns, packed], schema=DIGESTS)
-
-
-def survivor_ties(documents: pa.Table) -> pa.Array:
-    """(n,) int64 that sorts as (id, file, offset) does as far as the id tells: 44 bits of it, 19 of a hash of all."""
-    rows = zip(*(documents[name].to_pylist() for name in ("id", "file", "offset")), strict=True)
-    return pa.array([_tie(id or "", f"{id}\0{file}\0{offset}") for id, file, offset in rows], pa.int64())
-
-
-def _tie(document_id: str, whole: str) -> int:
-    hashed = xxhash.xxh3_64_intdigest(whole.encode("utf-8", "replace"))
-    try:
-        leading = int(document_id[:11], 16) & ((1 << 44) - 1)
-    except ValueError:
-        leading = hashed >> 20
-    return leading << 19 | hashed & ((1 << 19) - 1)
+    tie = survivor_ties(*(documents[name].to_pylist() for name in ("id", "file", "offset")))
+    return survivor_places(characters, documents["date"]), tie
 
 
 def unpack_digests(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,12 +94,11 @@ def count_parts(
         digests, rows = unpack_digests(table["digests"])
         held = frequent.holds(digests)
         rows = rows[held]
-        order = (generation << _GENERATION_SHIFT) | table["place"].to_numpy()[rows]
-        found.append((digests[held], order, table["tie"].to_numpy()[rows]))
+        found.append((digests[held], table["place"].to_numpy()[rows], table["tie"].to_numpy()[rows]))
     if not found:
         return
-    digests, order, tie = (np.concatenate(column) for column in zip(*found, strict=True))
-    counts = exact_counts(digests, order, tie, generation)
+    digests, place, tie = (np.concatenate(column) for column in zip(*found, strict=True))
+    counts = exact_counts(digests, place, tie, generation)
     owner = partition_of(counts["digest"].to_numpy(), partitions)
     for number in np.unique(owner).tolist():
         yield number, counts.filter(pa.array(owner == number))
@@ -179,8 +161,9 @@ def line_spans(
     rows = units.text[at]
     leaves = np.ones(len(at), bool)
     if policy == "keep_first":
-        order = (generation << _GENERATION_SHIFT) | digests["place"].to_numpy()[rows]
-        holder = (found["order"].to_numpy() == order) & (found["tie"].to_numpy() == digests["tie"].to_numpy()[rows])
+        holder = found["generation"].to_numpy() == generation
+        for name in ("place", "tie"):
+            holder &= found[name].to_numpy() == digests[name].to_numpy()[rows]
         mine = np.flatnonzero(holder)
         by = mine[np.lexsort((at[mine], units.digest[at[mine]], rows[mine]))]
         first = np.ones(len(by), bool)

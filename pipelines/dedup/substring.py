@@ -27,8 +27,9 @@ RULE = "repeated_substring"
 WINDOWS = pa.schema(
     [
         pa.field("anchor", pa.uint64(), metadata={"doc": "hash that all equal windows share"}),
-        pa.field("order", pa.int64(), metadata={"doc": "survivor order of the text, generation first"}),
-        pa.field("tie", pa.int64(), metadata={"doc": "what decides between equal orders"}),
+        pa.field("generation", pa.int64(), metadata={"doc": "of the text: the first key of the survivor order"}),
+        pa.field("place", pa.int64(), metadata={"doc": "the second"}),
+        pa.field("tie", pa.int64(), metadata={"doc": "the third"}),
         pa.field("node", pa.int64(), metadata={"doc": "number of the text"}),
         pa.field("first", pa.int32(), metadata={"doc": "character at which the first window begins"}),
         pa.field("context", pa.large_binary(), metadata={"doc": "code points, 4 bytes each, of all windows"}),
@@ -90,12 +91,13 @@ def window_rows(
     texts: pa.Array | pa.ChunkedArray,
     anchors: Anchors,
     chosen: np.ndarray,
-    order: np.ndarray,
+    generation: int,
+    place: np.ndarray,
     tie: np.ndarray,
     node: np.ndarray,
     rules: SubstringRules,
 ) -> pa.Table:
-    """WINDOWS of the chosen anchors (n,) bool; order, tie and node of each text."""
+    """WINDOWS of the chosen anchors (n,) bool; place, tie and node of each text, which are of one generation."""
     text, first, last = anchors.text[chosen], anchors.first[chosen], anchors.last[chosen]
     sizes = (last - first).astype(np.int64) + rules.length
     bounds = np.concatenate([[0], np.cumsum(sizes)])
@@ -105,7 +107,8 @@ def window_rows(
     context = pa.Array.from_buffers(
         pa.large_binary(), len(text), [None, pa.py_buffer(bounds * 4), pa.py_buffer(codes.astype("<u4", copy=False))]
     )
-    columns = [anchors.anchor[chosen], order[text], tie[text], node[text], first]
+    generations = np.full(len(text), generation)
+    columns = [anchors.anchor[chosen], generations, place[text], tie[text], node[text], first]
     return pa.table([*(pa.array(column) for column in columns), context], schema=WINDOWS)
 
 
@@ -116,8 +119,8 @@ def find_repeats(windows: pa.Table, rules: SubstringRules) -> pa.Table:
     """
     if windows.num_rows == 0:
         return REPEATS.empty_table()
-    anchor, order, tie, node, first = (windows[name].to_numpy() for name in WINDOWS.names[:-1])
-    by = np.lexsort((first, node, tie, order, anchor))
+    anchor, generation, place, tie, node, first = (windows[name].to_numpy() for name in WINDOWS.names[:-1])
+    by = np.lexsort((first, node, tie, place, generation, anchor))
     context = windows["context"].combine_chunks()
     if isinstance(context, pa.ChunkedArray):
         context = context.chunk(0)

@@ -36,7 +36,9 @@ def found(texts, rules=SHORT, *, order=None, parts=1, buckets=1, sketch=None):
         array = pa.array([texts[node] for node in nodes], pa.string())
         anchors = find_anchors(array, rules)
         chosen = np.ones(len(anchors), bool) if sketch is None else sketch.holds(anchors.anchor)
-        tables.append(window_rows(array, anchors, chosen, order[nodes], np.zeros(len(nodes), np.int64), nodes, rules))
+        tables.append(
+            window_rows(array, anchors, chosen, 0, order[nodes], np.zeros(len(nodes), np.int64), nodes, rules)
+        )
     rows = pa.concat_tables(tables)
     owner = rows["anchor"].to_numpy() % np.uint64(buckets)
     repeats = [find_repeats(rows.filter(pa.array(owner == b)), rules) for b in range(buckets)]
@@ -134,13 +136,13 @@ def test_slices_hold_whole_texts_of_bounded_bytes():
 def test_hostile_texts_take_linear_time_and_few_anchors():
     rules = SubstringRules()
     find_repeats(window_rows(pa.array(["b" * 300]), find_anchors(pa.array(["b" * 300]), rules), np.ones(3, bool),
-                             np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), rules), rules)  # fmt: skip
+                             0, np.zeros(1, int), np.zeros(1, int), np.zeros(1, int), rules), rules)  # fmt: skip
     for text in ("a" * 10**6, "ab" * 500_000, "".join(chr(0x4E00 + i % 3000) for i in range(500_000))):
         started = time.process_time()
         array = pa.array([text, text])
         anchors = find_anchors(array, rules)
         assert len(anchors) < len(text) // 10
         zeros = np.zeros(2, np.int64)
-        rows = window_rows(array, anchors, np.ones(len(anchors), bool), np.arange(2), zeros, np.arange(2), rules)
+        rows = window_rows(array, anchors, np.ones(len(anchors), bool), 0, np.arange(2), zeros, np.arange(2), rules)
         find_repeats(rows, rules)
         assert time.process_time() - started < 5
