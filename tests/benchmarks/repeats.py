@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import os
 import random
-import resource
+import re
 import shutil
 import statistics
 import sys
@@ -154,7 +154,9 @@ def run_peer(root: Path, queue: Any) -> None:
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Largest resident size since this program began; `ru_maxrss` would count what forked it as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
 def apart(step: Any, *arguments: Any) -> dict[str, Any]:
