@@ -73,7 +73,7 @@ class Sketch:
 
     def add(self, digests: np.ndarray) -> None:
         """Count (n,) uint64 digests once each."""
-        _add(self.counters, np.ascontiguousarray(digests, np.uint64), _row_bits(self.shape), *_ROW_SEEDS, self._full())
+        _add(self.counters, _writable(digests, np.uint64), _row_bits(self.shape), *_ROW_SEEDS, self._full())
 
     def merge(self, body: bytes) -> None:
         """Add the counters of another sketch of the same shape, as `to_bytes` made it; a few MiB at a time."""
@@ -122,12 +122,12 @@ class Frequent:
 
     def __init__(self, shape: SketchShape, bits: np.ndarray) -> None:
         """`bits` is (ROWS, width / 8) uint8."""
-        self.shape, self.bits = shape, bits
+        self.shape, self.bits = shape, _writable(bits, np.uint8)
 
     def holds(self, digests: np.ndarray) -> np.ndarray:
         """(n,) bool."""
         out = np.empty(len(digests), np.bool_)
-        _test(self.bits, np.ascontiguousarray(digests, np.uint64), _row_bits(self.shape), *_ROW_SEEDS, out)
+        _test(self.bits, _writable(digests, np.uint64), _row_bits(self.shape), *_ROW_SEEDS, out)
         return out
 
     @property
@@ -192,6 +192,11 @@ def counters_needed(digests: int, bound: int) -> int:
     """MiB of a sketch in which counts are a quarter of the bound too high on average; a power of two."""
     itemsize = 1 if bound <= 255 else 2
     return 1 << max(0, math.ceil(math.log2(max(1, digests * 4 / bound * ROWS * itemsize / (1 << 20)))))
+
+
+def _writable(array: np.ndarray, kind: type) -> np.ndarray:
+    """Of one type for the kernels, which are compiled anew for arrays that cannot be written to."""
+    return np.require(array, kind, ["C", "W"])
 
 
 def _row_bits(shape: SketchShape) -> np.uint64:
