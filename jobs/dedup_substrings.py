@@ -179,10 +179,16 @@ def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
 def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """The windows whose anchor occurs again, of some parts, by partition, stored below `windows-.../`."""
     from pipelines.dedup.frequency import Frequent, SketchShape
-    from pipelines.dedup.lines import READ_COLUMNS, partition_of, survivor_columns
+    from pipelines.dedup.lines import READ_COLUMNS, survivor_columns
     from pipelines.dedup.nodes import put_table
     from pipelines.dedup.normalize import utf8_of
-    from pipelines.dedup.substring import SubstringRules, find_anchors, text_slices, window_rows
+    from pipelines.dedup.substring import (
+        SubstringRules,
+        find_anchors,
+        partition_of_anchors,
+        text_slices,
+        window_rows,
+    )
 
     prefix, partitions = worker_config["prefix"], worker_config["partitions"]
     windows_at = f"{prefix}/windows-{worker_config['tag']}-{partitions}"
@@ -192,7 +198,7 @@ def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     def put(unit: Unit, held: list[pa.Table]) -> None:
         if held:
             rows = pa.concat_tables(held)
-            owner = partition_of(rows["anchor"].to_numpy(), partitions)
+            owner = partition_of_anchors(rows["anchor"].to_numpy(), partitions)
             for number in np.unique(owner).tolist():
                 part = rows.filter(pa.array(owner == number))
                 put_table(store, f"{windows_at}/{number:04d}/{unit.id}", part)

@@ -112,6 +112,11 @@ def window_rows(
     return pa.table([*(pa.array(column) for column in columns), context], schema=WINDOWS)
 
 
+def partition_of_anchors(anchors: np.ndarray, partitions: int) -> np.ndarray:
+    """(n,) int64 in [0, partitions). Anchors are the smallest of many hashes, so they are mixed before they are cut."""
+    return (((anchors * _MIX) >> np.uint64(33)) % np.uint64(partitions)).astype(np.int64)
+
+
 def find_repeats(windows: pa.Table, rules: SubstringRules) -> pa.Table:
     """REPEATS of whole buckets, from WINDOWS in any order: the runs of characters that leave, sorted, joined by text.
 

@@ -18,6 +18,7 @@ from pipelines.dedup.substring import (
     SubstringRules,
     find_anchors,
     find_repeats,
+    partition_of_anchors,
     text_slices,
     union_spans,
     window_rows,
@@ -125,6 +126,13 @@ def test_nothing_long_enough_and_nothing_at_all():
     assert find_repeats(WINDOWS.empty_table(), SHORT).num_rows == 0
     with pytest.raises(ConfigError, match="19 characters"):
         SubstringRules(length=19)
+
+
+def test_partitions_get_equal_shares_of_the_anchors():
+    rng = random.Random(1)
+    texts = pa.array(["".join(rng.choices("abcdefgh ", k=3000)) for _ in range(100)])
+    counts = np.bincount(partition_of_anchors(find_anchors(texts, SubstringRules()).anchor, 8), minlength=8)
+    assert counts.min() > 0.8 * counts.mean()
 
 
 def test_slices_hold_whole_texts_of_bounded_bytes():
