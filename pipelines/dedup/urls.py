@@ -16,21 +16,19 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.crawl.domain import host_of
-from pipelines.dedup.components import star_edges
+from pipelines.dedup.order import minutes_of
+from pipelines.dedup.signed import fixed_numbers
 from pipelines.errors import ConfigError
 
-URL_KEYS = ("url_high", "url_low")
+URL = "url_digest"  # column of a signatures dataset
 POLICIES = ("latest", "first")
 SCOPES = ("global", "dump")
 LONGEST_URL = 8192  # characters; what is longer has no canonical form
 
-_GENERATION_SHIFT = 49
-_SECOND_BITS, _TIE_BITS = 31, 18
-_SECOND_LIMIT = (1 << _SECOND_BITS) - 1
-_SECONDS_TO_1990 = 631_152_000
+_LAST = (1 << 25) - 1  # minute of what has no date
+_ODD = np.int64(0x1E3779B97F4A7C15)
 _DEFAULT_PORTS = (None, 80, 443)  # of either scheme, since the form has none
 
 _LABEL = "[a-z0-9]++(?:-++[a-z0-9]++)*+"
@@ -85,62 +83,44 @@ def canonical_url(url: str, *, mobile_hosts: bool = False) -> str | None:
     return f"{host}{path or '/'}?{query}" if query else f"{host}{path or '/'}"
 
 
-def url_digests(urls: pa.Array | pa.ChunkedArray, *, mobile_hosts: bool = False) -> tuple[pa.Array, pa.Array]:
-    """Two (n,) int64 halves of the BLAKE2b-128 of each canonical URL (URL_KEYS); null where there is none."""
+def url_digests(urls: pa.Array | pa.ChunkedArray, *, mobile_hosts: bool = False) -> pa.Array:
+    """(n,) binary of 16 bytes: the BLAKE2b-128 of each canonical URL; null where there is none."""
     blake2b = hashlib.blake2b
-    digests, known = [], np.zeros(len(urls), bool)
-    for row, url in enumerate(urls.to_pylist()):
+    digests: list[bytes | None] = []
+    for url in urls.to_pylist():
         form = canonical_url(url, mobile_hosts=mobile_hosts) if url else None
-        if form is not None:
-            known[row] = True
-            digests.append(blake2b(form.encode("utf-8", "replace"), digest_size=16).digest())
-    halves = np.zeros((len(urls), 2), np.int64)
-    halves[known] = np.frombuffer(b"".join(digests), "<i8").reshape(-1, 2)
-    return pa.array(halves[:, 0].copy(), mask=~known), pa.array(halves[:, 1].copy(), mask=~known)
+        digests.append(None if form is None else blake2b(form.encode("ascii"), digest_size=16).digest())
+    return pa.array(digests, pa.binary(16))
 
 
-def url_places(dates: pa.Array | pa.ChunkedArray, ids: pa.Array | pa.ChunkedArray, policy: str) -> pa.Array:
-    """(n,) int64 below 2^49 that sorts the captures of a URL within a generation, the one that stays first.
+def url_places(place: np.ndarray, policy: str) -> np.ndarray:
+    """(n,) int64 that sorts the captures of a URL, the one that stays first; `place` as the survivor order has it.
 
-    `latest` puts the newest capture first, `first` the oldest, to the second; a capture without a date comes
-    last. Captures of one second are in the order of the first bits of their ids, so that the choice does not
-    depend on how the documents lie in parts. ConfigError for another policy.
+    `latest` puts the newest capture first, `first` the oldest, to the minute; one without a date comes last.
+    ConfigError for another policy.
     """
     if policy not in POLICIES:
         raise ConfigError(f"no policy {policy!r} for captures of one URL", mend=f"one of {', '.join(POLICIES)}")
-    stamps = pc.strptime(
-        pc.utf8_slice_codeunits(dates, 0, 19), format="%Y-%m-%dT%H:%M:%S", unit="s", error_is_null=True
-    )
-    seconds = np.asarray(pc.fill_null(stamps.cast(pa.int64()), -1))
-    since = np.clip(seconds - _SECONDS_TO_1990, 0, _SECOND_LIMIT - 1)  # to 2058
-    late = np.where(seconds < 0, _SECOND_LIMIT, _SECOND_LIMIT - 1 - since if policy == "latest" else since)
-    tie = np.array([_leading_bits(i) for i in ids.to_pylist()], np.int64)
-    return pa.array(((late << _TIE_BITS) | tie).astype(np.int64))
+    minutes = minutes_of(place)
+    return minutes if policy == "first" else np.where(minutes == _LAST, _LAST, _LAST - 1 - minutes)
 
 
-def url_edges(
-    digests: tuple[pa.Array, pa.Array], generation: np.ndarray, places: pa.Array, node: np.ndarray, *, scope: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """(centre, member): the capture that stays, and each that leaves for it; sorted.
+def url_rows(signatures: pa.Table, first_node: int, generation: int, *, policy: str, scope: str) -> np.ndarray:
+    """(m, 5) int64 of a part: both halves of the digest, place, tie, node, as `buckets.copy_edges` takes them.
 
-    The earliest generation comes first whatever the policy, so that an appended crawl changes no earlier decision;
-    with the scope `dump` a capture only leaves for one of its own generation.
+    `signatures` has URL, place and tie. The centre of an edge is the capture that stays. The earliest generation comes
+    first whatever the policy, so that an appended crawl changes no earlier decision; with the scope `dump` a capture
+    only leaves for one of its own generation.
     """
     if scope not in SCOPES:
         raise ConfigError(f"no scope {scope!r} for URLs", mend=f"one of {', '.join(SCOPES)}")
-    known = np.asarray(digests[0].is_valid())
-    halves = [np.asarray(half.fill_null(0))[known] for half in digests]
-    generation = np.asarray(generation, np.int64)[known]
-    key = np.column_stack([*halves, *([generation] if scope == "dump" else [])])
-    order = (generation << _GENERATION_SHIFT) | np.asarray(places)[known]
-    return star_edges(key, order, np.asarray(node)[known])
-
-
-def _leading_bits(document_id: str | None) -> int:
-    try:
-        return int((document_id or "0")[:8], 16) >> (32 - _TIE_BITS)
-    except ValueError:
-        return int.from_bytes(hashlib.blake2b((document_id or "").encode(), digest_size=4).digest()) >> (32 - _TIE_BITS)
+    digests, known = fixed_numbers(signatures[URL], np.int64)
+    rows = np.flatnonzero(known)
+    digests = digests[rows]
+    if scope == "dump":
+        digests = digests ^ (np.array([generation + 1]) * _ODD)
+    place, tie = (signatures[name].to_numpy()[rows] for name in ("place", "tie"))
+    return np.column_stack([digests, url_places(place, policy), tie, first_node + rows])
 
 
 def _site(host: str, mobile_hosts: bool) -> str:

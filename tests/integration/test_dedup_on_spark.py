@@ -61,7 +61,7 @@ def test_an_executor_killed_between_the_bands_changes_nothing(tmp_path):
         killed = None
         deadline = time.monotonic() + 300
         while driver.poll() is None and time.monotonic() < deadline:
-            begun = list((root / "datasets").glob("dedup/work/*/wide/*/steps/exact_*.json"))
+            begun = list((root / "datasets").glob("dedup/work/*/wide/*/steps/copies.json"))
             if begun and killed is None and (pids := executors(cluster)):
                 killed = pids[0]
                 os.kill(killed, signal.SIGKILL)
@@ -74,8 +74,8 @@ def test_an_executor_killed_between_the_bands_changes_nothing(tmp_path):
 
 
 def config():
-    """Several bands after the exact digests, so that there is something left to kill."""
-    return Config(lsh=Lsh(num_bands=20), bands_per_step=4, pairs_per_unit=10)
+    """Several columns of bands after the exact digests, so that there is something left to kill."""
+    return Config(lsh=Lsh(num_bands=20), pairs_per_unit=10)
 
 
 def on_cluster(root, url):

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dedup.urls import LONGEST_URL, canonical_url, url_digests, url_edges, url_places
+from pipelines.dedup.buckets import copy_edges
+from pipelines.dedup.order import survivor_places, survivor_ties
+from pipelines.dedup.urls import LONGEST_URL, URL, canonical_url, url_digests, url_places, url_rows
 from pipelines.errors import ConfigError
 
 SAME = {
@@ -126,38 +128,33 @@ def test_a_hostile_url_takes_no_time():
 
 
 def test_digests_are_equal_where_forms_are_and_null_where_there_is_none():
-    high, low = url_digests(
-        pa.array(["http://a.example/x/", "https://www.a.example/x", "nothing", None, "http://b.example/"])
-    )
-    halves = list(zip(high.to_pylist(), low.to_pylist(), strict=True))
-    assert halves[0] == halves[1] != halves[4]
-    assert halves[2] == halves[3] == (None, None)
-    assert [len(half) for half in url_digests(pa.array([], pa.string()))] == [0, 0]
+    urls = ["http://a.example/x/", "https://www.a.example/x", "nothing", None, "http://b.example/"]
+    digests = url_digests(pa.array(urls)).to_pylist()
+    assert digests[0] == digests[1] != digests[4] and len(digests[0]) == 16
+    assert digests[2] is digests[3] is None
+    assert len(url_digests(pa.array([], pa.string()))) == 0
 
 
 def edges(urls, dates, generations, *, policy="latest", scope="global", shuffle=0):
+    """(leaves, stays) for each capture that leaves; the captures of each generation stand shuffled in a part."""
     ids = [f"{17 * n:032x}"[::-1] for n in range(len(urls))]
-    by = list(range(len(urls)))
-    random.Random(shuffle).shuffle(by)
-    pick = lambda values: [values[at] for at in by]  # noqa: E731
-    centre, member = url_edges(
-        url_digests(pa.array(pick(urls))),
-        np.array(pick(generations)),
-        url_places(pa.array(pick(dates)), pa.array(pick(ids)), policy),
-        np.arange(len(urls)),
-        scope=scope,
-    )
-    return sorted((by[m], by[c]) for c, m in zip(centre.tolist(), member.tolist(), strict=True))
+    by, rows, starts = [], [], []
+    for generation in sorted(set(generations)):
+        mine = [n for n, g in enumerate(generations) if g == generation]
+        random.Random(shuffle).shuffle(mine)
+        place = survivor_places(pa.array([100] * len(mine)), pa.chunked_array([[dates[n] for n in mine]], pa.string()))
+        tie = survivor_ties([ids[n] for n in mine], ["f"] * len(mine), [0] * len(mine))
+        digests = url_digests(pa.array([urls[n] for n in mine], pa.string()))
+        table = pa.table({URL: digests, "place": place, "tie": tie})
+        rows.append(url_rows(table, len(by), generation, policy=policy, scope=scope))
+        starts.append(len(by))
+        by += mine
+    found = copy_edges(np.concatenate(rows), np.array(starts[1:], np.int64), 0)
+    return sorted((by[m], by[c]) for c, m in zip(found["centre"].to_pylist(), found["member"].to_pylist(), strict=True))
 
 
-URLS = [
-    "http://a.example/",
-    "https://www.a.example",
-    "http://a.example/?utm_id=3",
-    "http://b.example/",
-    None,
-    "http://a.example",
-]
+A, B = "http://a.example/", "http://b.example/"
+URLS = [A, "https://www.a.example", "http://a.example/?utm_id=3", B, None, "http://a.example"]
 DATES = ["2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z", None, None]
 
 
@@ -178,6 +175,6 @@ def test_the_order_of_rows_decides_nothing():
 
 def test_unknown_policies_are_refused():
     with pytest.raises(ConfigError, match="policy"):
-        url_places(pa.array(["x"]), pa.array(["y"]), "newest")
+        url_places(np.zeros(1, np.int64), "newest")
     with pytest.raises(ConfigError, match="scope"):
         edges(URLS, DATES, [0] * 6, scope="crawl")
