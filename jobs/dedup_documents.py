@@ -31,6 +31,7 @@ from pipelines.datasets.store import Store
 
 if TYPE_CHECKING:
     from jobs.dedup_exchange import Exchange, Stored, Terms
+    from jobs.runtime.cost import Plan, Request
     from pipelines.dedup.bands import BandPlan
 
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
@@ -72,6 +73,13 @@ class Config:
     pairs_per_unit: int = setting(20_000, "candidate pairs that one task verifies", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """Shuffle, memory and time, from a sample of the documents."""
+    from jobs.dedup_plan import plan_dedup
+
+    return plan_dedup(config, context, request)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
