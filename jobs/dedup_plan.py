@@ -8,6 +8,7 @@ documents have a quarter of them), so a crawl with many copies costs more than i
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.runtime.context import Context
-from jobs.runtime.cost import Figure, Plan, Request, by_hash, cpu_seconds
+from jobs.runtime.cost import Figure, Plan, Request, by_hash
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Stage, Unit, UnitResult, hash_unit
 from pipelines.datasets import open_dataset
@@ -95,9 +96,9 @@ class _Trial:
         _rows["rows"] = rows
         run_stage(context, stage, [Unit(id=hash_unit("plan"), input="sample")], engine="process")
         names = {"documents": "documents", "signatures": "signatures", "output": "dedup", "pairs": "dedup_pairs"}
-        begun = cpu_seconds()
+        begun = time.process_time()
         _, marked = run(replace(config, **names), context)
-        self.cpu = cpu_seconds() - begun
+        self.cpu = time.process_time() - begun
         self.stats: dict[str, Any] = {"verified": 0, **marked.stats["pairs"]}
         made = [open_dataset(context.store, name) for name in ("signatures", "dedup", "dedup_pairs")]
         self.written = sum(row["bytes"] for dataset in made for row in dataset.parts().to_pylist())
