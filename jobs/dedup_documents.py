@@ -31,6 +31,7 @@ from pipelines.datasets.store import Store
 
 if TYPE_CHECKING:
     from jobs.dedup_exchange import Exchange, Stored, Terms
+    from jobs.runtime.cost import Plan, Request
     from pipelines.dedup.bands import BandPlan
 
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
@@ -39,6 +40,7 @@ ENGINE = "spark"
 SIGNATURES_VERSION = 2
 VERSION = 2
 _SMALL_ROUND = 20_000  # edges that are compared in this process: less than what sending them out costs
+_SMALL_DATASET = 1_000_000  # documents of which this process may hold a byte each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,13 @@ class Config:
     pairs_per_unit: int = setting(20_000, "candidate pairs that one task verifies", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """Shuffle, memory and time, from a sample of the documents."""
+    from jobs.dedup_plan import plan_dedup
+
+    return plan_dedup(config, context, request)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -247,7 +256,7 @@ class _Wide:
         with self.context.progress.stage("dedup_documents: buckets", 1 + len(columns)) as tick:
             copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts))
             keys = [table["key"] for table in copies]
-            self._work("copies", [{"step": "copies", "copies": keys}], small=True)
+            self._work("copies", [{"step": "copies", "copies": keys}], small=self._is_small(copies))
             tick(PART_LIST.empty_table())
             stored: Stored = []
             for column in columns:
@@ -264,7 +273,8 @@ class _Wide:
         for number in range(1, ROUNDS + 1):
             rounds.append(self._round(number, buckets, rounds))
         decide = {"step": "decide", "copies": keys, "buckets": [table["key"] for table in buckets]}
-        self._work("decide", [decide], small=True)
+        every = copies + [table for edges in rounds for table in edges]
+        self._work("decide", [decide], small=self._is_small(every))
         report = json.loads(self.store.get(f"{self.prefix}/report.json"))
         return {
             "exact": sum(table["rows"] for table in copies),
@@ -292,7 +302,7 @@ class _Wide:
                 else []
             ),
         )
-        small = sum(table["rows"] for table in edges) <= _SMALL_ROUND
+        small = self._is_small(edges)
         if edges:
             chunks = [table["key"] for table in edges]
             if self.config.measure == "jaccard":
@@ -308,6 +318,11 @@ class _Wide:
             )
         self._work(f"settle-{number}", [{"step": "settle", "round": number}], small=small)
         return edges
+
+    def _is_small(self, stored: Stored) -> bool:
+        """Whether what works on these tables may run in this process: the driver holds nothing that grows."""
+        documents = sum(self.parts["rows"].to_pylist())
+        return documents <= _SMALL_DATASET and sum(table["rows"] for table in stored) <= _SMALL_ROUND
 
     def _gather(self, kind: str, number: int, where: dict[str, Any], *, small: bool) -> None:
         from jobs.dedup_steps import wanted_key
@@ -347,10 +362,15 @@ class _Wide:
 
     def _once(self, name: str, make: Callable[[], Stored]) -> Stored:
         """What `make` stored, remembered by a done record: a step that was finished is not done again."""
+        from jobs.dedup_exchange import PARCELS
+
         key = f"{self.prefix}/steps/{name}.json"
         if self.store.head(key) is None:
             self.store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
-        return json.loads(self.store.get(key))
+        stored = json.loads(self.store.get(key))
+        sent = sum(row["rows"] for row in stored if row["kind"] == PARCELS)
+        self.counts["shuffle_bytes"] = self.counts.get("shuffle_bytes", 0) + sent
+        return [row for row in stored if row["kind"] != PARCELS]
 
     def _exchange(self) -> Exchange:
         from jobs.dedup_exchange import ProcessExchange, SparkExchange

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from pyspark import RDD
     from pyspark.sql import SparkSession
 
-Stored = list[dict[str, Any]]  # {"kind", "target", "key", "rows"} of each stored table
+Stored = list[dict[str, Any]]  # {"kind", "target", "key", "rows"} of each stored table; PARCELS: bytes for rows
 Parcel = tuple[int, bytes]
 TARGET_BYTES = 64 * 1024 * 1024  # of parcels, in the task that sorts them
 MAX_TARGETS = 20_000
+PARCELS = "parcels"  # kind of a row that tells bytes, not a table
 _EDGE_TARGETS = 8  # the same in every round, whatever cluster goes on with it
 
 
@@ -80,7 +81,7 @@ class ProcessExchange:
         for one in inputs:
             for target, blob in make(self._store, one, targets):
                 held[target].append(blob)
-        return [stored for target in sorted(held) for stored in take(self._store, target, held[target])]
+        return [stored for target in sorted(held) for stored in _taken(self._store, take, target, held[target])]
 
 
 class SparkExchange:
@@ -111,7 +112,12 @@ def _take(location: str, take: Take, rows: Iterable[Parcel]) -> Iterator[dict[st
         held[target].append(blob)
     store = open_store(location)
     for target in sorted(held):
-        yield from take(store, target, held[target])
+        yield from _taken(store, take, target, held[target])
+
+
+def _taken(store: Store, take: Take, target: int, blobs: list[bytes]) -> Stored:
+    """What `take` stored, and a row that tells the bytes that were brought together for it."""
+    return [*take(store, target, blobs), {"kind": PARCELS, "target": target, "key": "", "rows": sum(map(len, blobs))}]
 
 
 def _targets(size_bytes: int, least: int) -> int:

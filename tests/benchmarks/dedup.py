@@ -161,7 +161,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=FOLDER)
     parser.add_argument("--engine", default="spark")
-    parser.add_argument("--recall-documents", type=int, default=50_000, help="a fifth are copies, over three bins")
+    parser.add_argument("--recall-documents", type=int, default=58_000, help="a fifth are copies, over three bins")
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--peer-documents", type=int, default=5_000)
     parser.add_argument("--skip", action="append", default=[], choices=["recall", "cpu", "peers"])

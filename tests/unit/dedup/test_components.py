@@ -125,8 +125,8 @@ def test_components_of_wide_ids_are_those_of_the_nodes_in_the_order_of_the_ids(e
 
 def test_equal_ids_have_one_number():
     high, low = np.array([1, 1, 2, 1], np.uint64), np.array([5, 6, 5, 5], np.uint64)
-    first, numbers = dense_ids(high, low)
-    assert (first.tolist(), numbers.tolist()) == ([0, 1, 2], [0, 1, 2, 0])
+    keys, numbers = dense_ids(high, low)
+    assert (keys.tolist(), numbers.tolist()) == ([[1, 5], [1, 6], [2, 5]], [0, 1, 2, 0])
 
 
 @settings(deadline=None)
