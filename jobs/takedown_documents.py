@@ -38,6 +38,7 @@ from pipelines.datasets.manifest import (
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
+from pipelines.dedup.signed import EXACT
 from pipelines.errors import ConflictError, InputError
 from pipelines.takedown.listing import NAME, append, part_keys, read_listed
 from pipelines.takedown.requests import Listed, text_digests
@@ -45,7 +46,6 @@ from pipelines.takedown.tombstones import redacted, standing, tells_of_page, voi
 
 STAGE = hash_unit("takedown", 1)
 ROWS_KINDS = ("documents", "signatures")  # kinds whose rows hold, or are made of, a page's text
-EXACT = ("exact_high", "exact_low")  # of signatures: the digest of the normal form
 AUDIT = "audit"
 
 FOUND = pa.schema([("id", pa.string()), ("digest", pa.string()), ("found_by", pa.string()), ("input", pa.string())])
@@ -162,7 +162,7 @@ def _signatures_of(store: Store, documents: Dataset) -> dict[str, str]:
         manifest = latest_manifest(store, name)
         if manifest is None or manifest.kind != "signatures":
             continue
-        if not {*EXACT} <= {column["name"] for column in manifest.schema}:
+        if EXACT not in {column["name"] for column in manifest.schema}:
             continue
         theirs = {(r["input"], r["rows_sum"]): r["key"] for r in Dataset(store, manifest).parts().to_pylist()}
         parts = documents.parts().select(["key", "input", "rows_sum"]).to_pylist()
@@ -202,12 +202,9 @@ def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 def _digests(store: Store, spec: dict[str, Any], rows: np.ndarray | None) -> pa.Array:
     """32 hex of the normal forms of these rows, or of all: from the signatures, else from the texts."""
     if spec["signatures"] is not None:
-        halves = read_parquet(store.get(spec["signatures"]), EXACT)
-        halves = halves.take(pa.array(rows)) if rows is not None else halves
-        high, low = (halves[name].combine_chunks() for name in EXACT)
-        joined = np.column_stack([np.asarray(half.fill_null(0)) for half in (high, low)]).astype("<i8")
-        hexes = [row.tobytes().hex() for row in joined]
-        return pc.if_else(high.is_valid(), pa.array(hexes, pa.string()), pa.scalar(None, pa.string()))
+        found = read_parquet(store.get(spec["signatures"]), [EXACT])[EXACT]
+        found = found.take(pa.array(rows)) if rows is not None else found
+        return pa.array([digest and digest.hex() for digest in found.to_pylist()], pa.string())
     texts = read_parquet(store.get(spec["key"]), ["text"])["text"]
     return text_digests(texts.take(pa.array(rows)) if rows is not None else texts)
 

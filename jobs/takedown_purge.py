@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 
 from jobs.runtime.context import Context
 from jobs.runtime.stage import Unit, UnitResult, hash_unit
-from jobs.takedown_documents import EXACT, map_tables, named_in, note
+from jobs.takedown_documents import map_tables, named_in, note
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.manifest import latest_manifest, manifest_chain, read_manifest
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
+from pipelines.dedup.signed import EXACT
 from pipelines.errors import IntegrityError
 from pipelines.takedown.listing import NAME, part_keys, read_listed
 from pipelines.takedown.requests import Listed, text_digests
@@ -163,7 +164,7 @@ def _left_in_table(store: Store, key: str, listed: Listed) -> tuple[int, str]:
     if "verdict" in names:
         return pc.sum(pc.and_(named_in(table, listed), tells_of_page(table))).as_py() or 0, "ledger rows"
     spilled = "tokens" in names and pa.types.is_large_binary(table.schema.field("tokens").type)
-    if not spilled and not names & {"text", *EXACT}:  # annotations hold numbers and ids alone, a shard's list counts
+    if not spilled and not names & {"text", EXACT}:  # annotations hold numbers and ids alone, a shard's list counts
         return 0, "rows"
     found = pc.or_(standing(table, listed.ids), pc.and_(named_in(table, listed), _has_text(table)))
     if "text" in names and len(listed.texts):

@@ -14,6 +14,7 @@ from pipelines.datasets.parts import read_parquet
 from pipelines.errors import IntegrityError
 from pipelines.tokens.shards import page_checksums
 
+_KEPT = ("id", "place", "tie")  # of signatures: the order among copies, which decides nothing any more and says nothing
 _LEDGER_KEPT = ("id", "file", "offset", "length", "stage", "verdict", "reason", "value", "threshold")
 
 
@@ -26,18 +27,18 @@ def standing(table: pa.Table, ids: pa.Array) -> pa.Array:
 def _is_tombstone(table: pa.Table) -> pa.Array:
     found = pa.array(np.ones(table.num_rows, bool))
     for name in table.schema.names:
-        if name != "id":
+        if name not in _KEPT:
             found = pc.and_(found, table[name].combine_chunks().is_null())
     return found
 
 
 def with_tombstones(table: pa.Table, ids: pa.Array) -> pa.Table:
-    """The table with every column but `id` null in rows of these ids."""
+    """The table with every column null in rows of these ids, but for the id (and the order that signatures hold)."""
     gone = standing(table, ids)
     columns = []
     for field in table.schema:
         column = table[field.name].combine_chunks()
-        if field.name != "id":
+        if field.name not in _KEPT:
             column = pc.if_else(gone, pa.scalar(None, field.type), column)
         columns.append(column)
     return pa.table(columns, schema=table.schema)
@@ -60,7 +61,8 @@ def tells_of_page(ledger: pa.Table) -> pa.Array:
     for name in ledger.schema.names:
         if name not in _LEDGER_KEPT:
             found = pc.or_(found, ledger[name].combine_chunks().is_valid())
-    return found
+    refused = pc.fill_null(pc.equal(ledger["reason"].combine_chunks(), "takedown"), False)  # says which kind, no more
+    return pc.and_(found, pc.invert(refused))
 
 
 def void_tokens(body: bytes, docs: bytes, ids: pa.Array, dtype: np.dtype, filler_id: int) -> tuple[bytes, bytes, int]:
