@@ -127,9 +127,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     units = _annotation_units(pairs, parts, config)
     table = unit_table(units)
     parents = [Parent(manifest=documents.manifest), Parent(manifest=signed, role="signatures")]
-    mark = fingerprint(stage.stage_id, config.output, table, [p.manifest for p in parents])
-    latest = latest_manifest(context.store, config.output)
-    if latest is not None and latest.fingerprint == mark:
+    if (latest := _finished(context.store, stage, table, parents)) is not None:
         context.progress.say(f"{config.output} v{latest.version} is finished: nothing to do")
         return [signed, latest]
     earlier = _earlier(context.store, config, stage, units, parts)
@@ -142,6 +140,19 @@ def run(config: Config, context: Context) -> list[Manifest]:
     for stored in list(context.store.list(f"{prefix}/")):
         context.store.delete(stored.key)
     return [signed, made]
+
+
+def _finished(store: Store, stage: Stage, units: pa.Table, parents: Sequence[Parent]) -> Manifest | None:
+    """The annotations, where they and the pairs are both of these units: either may have been committed alone."""
+    above = [parent.manifest for parent in parents]
+    found = []
+    for output in stage.outputs:
+        latest = latest_manifest(store, output.dataset)
+        mark = fingerprint(stage.stage_id, output.dataset, units, [*above, *found])
+        if latest is None or latest.fingerprint != mark:
+            return None
+        found.append(latest)
+    return found[0]
 
 
 def _history(pairs: Pairs) -> str:

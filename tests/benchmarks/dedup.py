@@ -11,6 +11,7 @@ times as many, less reading them.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import platform
@@ -30,7 +31,7 @@ from jobs.runtime.context import Context
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
 from pipelines.dedup.normalize import normal_forms
-from tests.benchmarks.filters import note
+from tests.benchmarks.filters import crawl_rows, note
 from tests.benchmarks.planted import commit, documents
 from tests.pack import FOLDER
 
@@ -85,6 +86,44 @@ def recall(data: Path, language: str, count: int, folder: Path) -> dict[str, Any
     found["removed_unverified"] = unverified
     found["removed"] = sum(not row["dedup.keep"] for row in verdict)
     return found
+
+
+def crawl_table(data: Path, folder: Path) -> dict[str, Any]:
+    """Planted pairs of the folder's crawl, as extraction leaves their texts: {kind: [pairs, found]}."""
+    place: dict[str, int] = {}
+    texts: list[str] = []
+    for row, text in crawl_rows(data, lambda _: True):
+        if text:
+            place[row["id"]] = len(texts)
+            texts.append(text)
+    ctx = context(folder, "process")
+    commit(ctx, texts)
+    dedup_documents.run(dedup_documents.Config(), ctx)
+    kept = dict(zip(*open_dataset(ctx.store, "dedup").to_arrow(["id", "dedup.keep"]).to_pydict().values(), strict=True))
+    ids = open_dataset(ctx.store, "documents").to_arrow(["id"])["id"].to_pylist()
+    forms = normal_forms(pa.array(texts)).to_pylist()
+    found: dict[str, Any] = {"documents": len(texts), "removed": sum(not keep for keep in kept.values())}
+    with gzip.open(data / "crawl" / "truth.jsonl.gz") as file:
+        truth = [json.loads(line) for line in file]
+    for pair in truth:
+        is_pair = pair["kind"] in ("exact_dup", "near_dup", "other_pair")
+        if not is_pair or pair["id"] not in place or pair["of"] not in place:
+            continue
+        a, b = place[pair["id"]], place[pair["of"]]
+        similarity = 1.0 if forms[a] == forms[b] else crawl_similarity(forms[a], forms[b])
+        name = next((n for n, (low, high) in BINS.items() if low <= similarity < high), "below")
+        tally = found.setdefault(f"{pair['kind']} {name}", [0, 0])
+        tally[0] += 1
+        tally[1] += not (kept[ids[a]] and kept[ids[b]])
+    return found
+
+
+def crawl_similarity(a: str, b: str) -> float:
+    """By characters where neither form has spaces, by words where both have."""
+    if (" " in a) != (" " in b):
+        return 0.0
+    language = "en" if " " in a else "zh"
+    return jaccard(grams(a, language), grams(b, language))
 
 
 def spent(command: list[str]) -> float:
@@ -206,6 +245,9 @@ def measure_recall(options: argparse.Namespace, folder: Path, result: dict[str, 
             note(f"{language}  J {low} to {high}: {hits} of {pairs} pairs found, {share:.4f}")
             result[f"recall_{name}"] = round(min(result.get(f"recall_{name}", 1.0), share), 4)
         note(f"{language}  {found['removed']} removed, {found['removed_unverified']} of them without evidence")
+    if (options.data / "crawl" / "truth.jsonl.gz").exists():
+        result["crawl"] = crawl_table(options.data, folder / "crawl")
+        note(f"crawl  {result['crawl']} (pairs, found; of those below the threshold none has to be)")
 
 
 def measure_cpu(options: argparse.Namespace, folder: Path, result: dict[str, Any]) -> None:
