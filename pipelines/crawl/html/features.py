@@ -112,6 +112,11 @@ _AROUND = [
     "repeat_tokens",
     "repeat_index",
     "repeat_up",
+    "repeat_times",
+    "repeat_talk",
+    "repeat_full",
+    "repeat_story",
+    "repeat_after",
     "best_inside",
     "best_up",
     "best_share",
@@ -123,6 +128,16 @@ _AROUND = [
     "depth_after",
 ]
 _SINCE = ("copyright", "editor", "share", "nav", "comment", "related", "disclaimer", "tag")
+_TERMS = [
+    "terms_own",
+    "terms_near",
+    "terms_box0",
+    "terms_box1",
+    "terms_box2",
+    "terms_item",
+    "terms_best",
+    "terms_found",
+]
 _STORY = [
     "title_up",
     "title_down",
@@ -172,6 +187,7 @@ _PLACE = [
     "page_headings",
     "page_time",
     "page_titled",
+    "page_thread",
     *(f"page.{name}" for name in ("article", "forum", "product", "list", "comment", "content", "code")),
 ]
 _NEAR = ("log_tokens", "linked", "sentence_end", "ends_sentence", "phrase_bits", "tag", "han", "comma")
@@ -180,6 +196,7 @@ FEATURES: tuple[str, ...] = (
     *_OWN,
     *_AROUND,
     *_STORY,
+    *_TERMS,
     *_PLACE,
     *(f"{name}@{offset:+d}" for offset in _OFFSETS for name in _NEAR),
 )
@@ -197,6 +214,10 @@ _A_PATH, _A_PLACE, _A_PAGE, _A_AROUND = (
     _AT["log_tokens@-3"],
 )
 _A_STORY = _AT["title_up"]
+_A_TERMS = _AT["terms_own"]
+_A_REPEAT, _A_BEST, _A_THREAD = _AT["repeat_count"], _AT["best_inside"], _AT["page_thread"]
+_P_COMMENT, _P_COUNT = _AT["phrase.comment"], _AT["phrase.count"]
+_P_TIME = _AT["phrase.time"]
 _SINCE_PHRASES = np.array([categories("phrases").index(name) for name in _SINCE], np.int64)
 _HEADING_PHRASES = np.array(
     [categories("phrases").index(n) for n in ("related", "comment", "nav", "ad", "share", "login")], np.int64
@@ -477,8 +498,17 @@ def _features(
     sum_tokens = np.zeros(n + 1, np.float64)
     sum_linked = np.zeros(n + 1, np.float64)
     sum_sentences = np.zeros(n + 1, np.float64)
+    sum_plain = np.zeros(n + 1, np.float64)
+    sum_long = np.zeros(n + 1, np.float64)
+    dated = np.zeros(n + 1, np.int32)
+    talking = np.zeros(n + 1, np.int32)
     for b in range(n):
         linked = tokens[b] * out[b, 14]
+        plain = tokens[b] - linked
+        sum_plain[b + 1] = sum_plain[b] + plain
+        sum_long[b + 1] = sum_long[b] + (plain if plain >= 15 else 0.0)
+        dated[b + 1] = dated[b] + (out[b, 19] > 0 or (out[b, _P_TIME] > 0 and out[b, 4] > 0.08 and tokens[b] <= 30))
+        talking[b + 1] = talking[b] + ((out[b, _P_COMMENT] > 0 or out[b, _P_COUNT] > 0) and tokens[b] <= 30)
         sum_tokens[b + 1] = sum_tokens[b] + tokens[b]
         sum_linked[b + 1] = sum_linked[b] + linked
         sum_sentences[b + 1] = sum_sentences[b] + sentences[b] * (1.0 - out[b, 14])
@@ -566,6 +596,8 @@ def _features(
     # ---- repeated siblings
     sibling_keys = np.zeros(room, np.uint64)
     sibling_stats = np.zeros((room, 3), np.float64)
+    # Of each repeated structure: items with a date, with talk of replies, with text, and its first block.
+    thread = np.zeros((room, 4), np.float64)
     sibling_slot = np.zeros(m, np.int32)
     sibling_index = np.zeros(m, np.int32)
     for v in range(1, m):
@@ -577,6 +609,16 @@ def _features(
         sibling_stats[slot, 0] += 1
         sibling_stats[slot, 1] += sum_tokens[end] - sum_tokens[first]
         sibling_stats[slot, 2] += sum_linked[end] - sum_linked[first]
+        thread[slot, 0] += dated[end] > dated[first]
+        thread[slot, 1] += talking[end] > talking[first]
+        thread[slot, 2] += sum_plain[end] - sum_plain[first] >= 10
+        if sibling_stats[slot, 0] == 1:
+            thread[slot, 3] = first
+    page_thread = 0.0
+    for slot in range(room):
+        count = sibling_stats[slot, 0]
+        if count >= 2 and thread[slot, 2] >= 0.5 * count and thread[slot, 0] + thread[slot, 1] >= 0.7 * count:
+            page_thread = max(page_thread, (sibling_stats[slot, 1] - sibling_stats[slot, 2]) / max(sum_plain[n], 1.0))
     # ---- the page
     lists = 0.0
     long_tokens = 0.0
@@ -662,26 +704,32 @@ def _features(
             row[column + 7] = np.log(1.0 + sibling_stats[slot, 1] / sibling_stats[slot, 0])
             row[column + 8] = sibling_index[chosen] / sibling_stats[slot, 0]
             row[column + 9] = chosen_up
+            for k in range(3):
+                row[column + 10 + k] = thread[slot, k] / sibling_stats[slot, 0]
+            start = np.int64(thread[slot, 3])
+            row[column + 13] = np.log(1.0 + max(sum_long[start] - sum_long[max(first_title, 0)], 0.0))
+            row[column + 14] = min(max(start - first_title, -50), 100) if first_title >= 0 else -99
         else:
             row[column + 9] = -1
         # The best container: inside it, or how far up the two meet.
+        column = _A_BEST
         u = best
         up = 0
         while u > 0 and not (nodes[u, 3] <= b and b < nodes[u, 4]):
             u = nodes[u, 0]
             up += 1
-        row[column + 10] = up == 0
-        row[column + 11] = up
+        row[column] = up == 0
+        row[column + 1] = up
         first = nodes[best, 3]
         end = nodes[best, 4]
         held = sum_tokens[end] - sum_tokens[first]
-        row[column + 12] = held / whole
-        row[column + 13] = (sum_linked[end] - sum_linked[first]) / max(held, 1.0)
-        row[column + 14] = score[v] / best_score
-        row[column + 15] = b > 0 and blocks[b - 1, 2] == v
-        row[column + 16] = b + 1 < n and blocks[b + 1, 2] == v
-        row[column + 17] = depth - nodes[blocks[b - 1, 2], 2] if b else 0
-        row[column + 18] = depth - nodes[blocks[b + 1, 2], 2] if b + 1 < n else 0
+        row[column + 2] = held / whole
+        row[column + 3] = (sum_linked[end] - sum_linked[first]) / max(held, 1.0)
+        row[column + 4] = score[v] / best_score
+        row[column + 5] = b > 0 and blocks[b - 1, 2] == v
+        row[column + 6] = b + 1 < n and blocks[b + 1, 2] == v
+        row[column + 7] = depth - nodes[blocks[b - 1, 2], 2] if b else 0
+        row[column + 8] = depth - nodes[blocks[b + 1, 2], 2] if b + 1 < n else 0
         column = _A_PLACE
         row[column] = b / n
         row[column + 1] = sum_tokens[b] / whole
@@ -706,11 +754,13 @@ def _features(
         row[column + 16] = headings
         row[column + 17] = times
         row[column + 18] = first_title >= 0
+        row[_A_THREAD] = page_thread
         for k in range(7):
             row[_A_PAGE + k] = min(page_counts[k], 50.0) + (
                 100.0 if (page_type >> np.uint32(page_bits[k])) & np.uint32(1) else 0.0
             )
     _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibling_slot, sibling_stats, groups)
+    _title_terms(text, title_start, title_end, out, blocks, nodes, groups)
     _reading(out, blocks, nodes, masks, tokens, first_title, sum_tokens, sum_linked, good_bits, bad_bits)
     # ---- neighbours
     for b in range(n):
@@ -849,6 +899,151 @@ def _story(out, blocks, nodes, tokens, first_title, sum_tokens, sum_linked, sibl
         row[column + 29] = (sum_linked[nodes[g, 4]] - sum_linked[nodes[g, 3]]) / max(held, 1.0)
         row[column + 30] = min(b - first_long, 60) if first_long >= 0 else -1
         row[column + 31] = tokens[b] / max(longest, 1.0)
+
+
+@subkernel
+def _take_term(term, keys, numbers, adding, count):
+    """(bit of the term or 0, number of terms)."""
+    term |= np.uint64(1)
+    slot = np.int64((term ^ (term >> np.uint64(29))) & np.uint64(255))
+    while keys[slot] != 0:
+        if keys[slot] == term:
+            return np.uint64(1) << np.uint64(numbers[slot]), count
+        slot = (slot + 1) & 255
+    if not adding or count >= 64:
+        return np.uint64(0), count
+    keys[slot] = term
+    numbers[slot] = count
+    return np.uint64(1) << np.uint64(count), count + 1
+
+
+@subkernel
+def _terms_of(text, start, stop, keys, numbers, adding, count):
+    """Bits of the terms that stand in text[start:stop], and how many terms there are.
+
+    Terms are beginnings of words (six letters, which joins most inflected forms) and pairs of Han characters or kana.
+    """
+    found = np.uint64(0)
+    word = np.uint64(0xCBF29CE484222325)
+    letters = 0
+    wide = False
+    before = 0
+    i = start
+    while i <= stop:
+        code = 32
+        size = 1
+        if i < stop:
+            c = np.int64(text[i])
+            if c < 128:
+                code = _lower(c)
+            else:
+                size = 2 if c < 0xE0 else 3 if c < 0xF0 else 4
+                code = c & (0x1F if size == 2 else 0x0F if size == 3 else 0x07)
+                for j in range(1, min(size, stop - i)):
+                    code = (code << 6) | (np.int64(text[i + j]) & 63)
+                if 0x0410 <= code <= 0x042F or 0x0391 <= code <= 0x03A9 or 0xC0 <= code <= 0xDE:
+                    code += 32
+        i += size
+        if 0x3040 <= code <= 0x30FF or 0x3400 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or code >= 0x20000:
+            if before > 0:
+                bit, count = _take_term(
+                    (np.uint64(before) * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(code) << np.uint64(7)),
+                    keys,
+                    numbers,
+                    adding,
+                    count,
+                )
+                found |= bit
+            before = code
+        else:
+            before = 0
+            is_letter = (
+                97 <= code <= 122
+                or 48 <= code <= 57
+                or (code >= 0xC0 and not 0x2000 <= code <= 0x303F and not 0xFF00 <= code <= 0xFF0F)
+            )
+            if is_letter:
+                if letters < 6:
+                    word = (word ^ np.uint64(code)) * np.uint64(0x100000001B3)
+                letters += 1
+                wide = code >= 0xAC00
+                continue
+        if letters >= 4 or (wide and letters >= 2):
+            bit, count = _take_term(word, keys, numbers, adding, count)
+            found |= bit
+        letters = 0
+        wide = False
+        word = np.uint64(0xCBF29CE484222325)
+    return found, count
+
+
+@subkernel
+def _weight_of(bits, weights):
+    total = 0.0
+    k = 0
+    while bits != 0:
+        if bits & np.uint64(1):
+            total += weights[k]
+        bits >>= np.uint64(1)
+        k += 1
+    return total
+
+
+@subkernel
+def _title_terms(text, title_start, title_end, out, blocks, nodes, groups):
+    """How much of the title's words the block and what is around it share: other articles on the page share few."""
+    n = len(blocks)
+    m = len(nodes)
+    keys = np.zeros(256, np.uint64)
+    numbers = np.zeros(256, np.int64)
+    _, count = _terms_of(text, title_start, title_end, keys, numbers, True, 0)
+    if count == 0:
+        for b in range(n):
+            for k in range(8):
+                out[b, _A_TERMS + k] = -1.0
+        return
+    own = np.zeros(n, np.uint64)
+    held = np.zeros(m, np.uint64)
+    uses = np.zeros(64, np.int64)
+    for b in range(n):
+        if out[b, 25] > 0:  # a headline shares all of them
+            continue
+        bits, _ = _terms_of(text, blocks[b, 0], blocks[b, 1], keys, numbers, False, count)
+        own[b] = bits
+        held[blocks[b, 2]] |= bits
+        k = 0
+        while bits != 0:
+            if bits & np.uint64(1):
+                uses[k] += 1
+            bits >>= np.uint64(1)
+            k += 1
+    for v in range(m - 1, 0, -1):
+        held[nodes[v, 0]] |= held[v]
+    weights = np.zeros(64, np.float64)
+    whole = 0.0
+    found = 0
+    for k in range(count):
+        weights[k] = 1.0 / np.sqrt(max(uses[k], 1))  # what stands everywhere is the site's name
+        whole += weights[k]
+        found += uses[k] > 0
+    best = 0.0
+    for b in range(n):
+        near = np.uint64(0)
+        for k in range(max(b - 3, 0), min(b + 4, n)):
+            near |= own[k]
+        row = out[b]
+        row[_A_TERMS] = _weight_of(own[b], weights) / whole
+        row[_A_TERMS + 1] = _weight_of(near, weights) / whole
+        best = max(best, row[_A_TERMS + 1])
+        u = blocks[b, 2]
+        for k in range(3):
+            row[_A_TERMS + 2 + k] = _weight_of(held[u], weights) / whole
+            if nodes[u, 0] >= 0:
+                u = nodes[u, 0]
+        row[_A_TERMS + 5] = _weight_of(held[groups[b, 3]], weights) / whole
+    for b in range(n):
+        out[b, _A_TERMS + 6] = best
+        out[b, _A_TERMS + 7] = found / count
 
 
 @subkernel

@@ -9,6 +9,7 @@ of this code (one seed, deterministic trees).
 from __future__ import annotations
 
 import argparse
+import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,17 @@ import numpy as np
 
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
-from pipelines.crawl.html.labels import block_labels, is_headline, page_bytes, page_groups, read_pages
+from pipelines.crawl.html.labels import (
+    block_labels,
+    is_headline,
+    page_bytes,
+    page_groups,
+    read_pages,
+    segment_labels,
+)
 from pipelines.crawl.html.model import MODEL_NAME, Model, Trees, column_names_hash, forward
-from pipelines.crawl.html.scan import Scan, scan
+from pipelines.crawl.html.scan import SOURCE, Scan, scan
+from pipelines.crawl.html.splice import Story, spliced
 
 FOLDS = 5
 ROUNDS = (200, 200)
@@ -40,6 +49,7 @@ _SECOND_PREFIXES = (
     "box_linked",
     "box_score",
     "read_",
+    "terms_",
 )
 # What authors name: a second copy of every page goes without these, so that pages with no telling names are learnt too.
 _NAMED = np.array(
@@ -51,6 +61,7 @@ _NAMED = np.array(
 )
 _NAMELESS = np.array([20.0 if name.startswith(("near.", "in.")) else 0.0 for name in FEATURES], np.float32)
 _SHARES = (0.65, 0.35)  # what a page and its nameless copy weigh
+_STRANGERS_SHARE = 0.5  # what the copy of an article with other stories behind it weighs
 _CHINESE_WEIGHT = 1.5  # a seventh of the pages that may be fitted on are Chinese
 _SECOND = {
     "log_tokens",
@@ -132,8 +143,8 @@ _TREES = {
     "extra_trees": True,
     "max_bin": 63,
     "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 2,
+    "force_col_wise": True,
+    "num_threads": 1,
     "seed": 1,
     "verbose": -1,
 }
@@ -153,33 +164,71 @@ class Sample:
     label: np.ndarray | None
     headline: np.ndarray
     fold: int
+    share: float = 1.0
 
 
 def load(folder: Path) -> list[Sample]:
     """The labelled pages; the charset is the one that the labels state, so that only extraction is fitted."""
     rows = list(read_pages(folder))
-    samples = []
-    for row, group in zip(rows, page_groups(rows), strict=True):
-        page = scan(page_bytes(row).decode(row["encoding"], "replace").encode("utf-8", "replace"))
-        own, tokens, groups = features(page)
-        raw = page.text.tobytes()
-        texts = [raw[a:b].decode("utf-8", "replace") for a, b in page.blocks[:, :2].tolist()]
-        title = raw[page.title[0] : page.title[1]].decode("utf-8", "replace")
-        samples.append(
-            Sample(
-                row=row,
-                page=page,
-                texts=texts,
-                title=title,
-                own=own,
-                tokens=tokens,
-                groups=groups,
-                label=block_labels(texts, row["gold"]) if row["gold"] and texts else None,
-                headline=np.array([is_headline(text, title) for text in texts], bool),
-                fold=fold_of(group),
-            )
-        )
-    return samples
+    return [
+        _sample(row, _markup(row), fold_of(group)) for row, group in zip(rows, page_groups(rows), strict=True)
+    ]
+
+
+def _markup(row: dict[str, Any]) -> bytes:
+    return page_bytes(row).decode(row["encoding"], "replace").encode("utf-8", "replace")
+
+
+def _sample(row: dict[str, Any], markup: bytes, fold: int, share: float = 1.0) -> Sample:
+    page = scan(markup)
+    own, tokens, groups = features(page)
+    raw = page.text.tobytes()
+    texts = [raw[a:b].decode("utf-8", "replace") for a, b in page.blocks[:, :2].tolist()]
+    title = raw[page.title[0] : page.title[1]].decode("utf-8", "replace")
+    return Sample(
+        row=row,
+        page=page,
+        texts=texts,
+        title=title,
+        own=own,
+        tokens=tokens,
+        groups=groups,
+        label=_labels(row, texts) if texts else None,
+        headline=np.array([is_headline(text, title) for text in texts], bool),
+        fold=fold,
+        share=share,
+    )
+
+
+def with_strangers(samples: Sequence[Sample], without: Sequence[str]) -> list[Sample]:
+    """Second copies of articles, with stories of other pages of the same fold and language behind their main text."""
+    usable = [s for s in samples if s.row["gold"] and s.label is not None and s.row["set"] not in without]
+    articles = [s for s in usable if s.row.get("page_type") in (None, "article")]
+    made = []
+    for sample in articles:
+        main = np.flatnonzero((sample.label > 0.5) & (sample.tokens >= 5))
+        draw = random.Random(sample.row["id"])
+        donors = [
+            s
+            for s in articles
+            if s.fold == sample.fold and s.row["domain"] != sample.row["domain"] and (s.row["lang"] == "zh") == (sample.row["lang"] == "zh")
+        ]
+        stories = [
+            Story(title=s.title, paragraphs=paragraphs)
+            for s in draw.sample(donors, min(len(donors), draw.randint(3, 8)))
+            if (paragraphs := [line for line in s.row["gold"].split("\n") if len(line) >= 60])
+        ]
+        if len(main) and stories:
+            markup = spliced(_markup(sample.row), int(sample.page.blocks[main[-1], SOURCE]), stories, draw)
+            if markup is not None:
+                made.append(_sample(sample.row, markup, sample.fold, _STRANGERS_SHARE))
+    return made
+
+
+def _labels(row: dict[str, Any], texts: list[str]) -> np.ndarray:
+    if row["gold"]:
+        return block_labels(texts, row["gold"])
+    return segment_labels(texts, row["must"] or [], row["must_not"] or [])
 
 
 def fold_of(group: str) -> int:
@@ -196,7 +245,7 @@ def weights(sample: Sample) -> np.ndarray:
     """(n,) what each block's error costs: its tokens over what F1 divides by, so that pages count alike."""
     tokens = sample.tokens + 0.5
     share = 100 * tokens / (float((tokens * np.clip(sample.label, 0, 1)).sum()) + 0.5 * float(tokens.sum()) + 20)
-    return share * (_CHINESE_WEIGHT if sample.row["lang"] == "zh" else 1.0)
+    return share * sample.share * (_CHINESE_WEIGHT if sample.row["lang"] == "zh" else 1.0)
 
 
 Rows = Callable[[Sample], tuple[np.ndarray, np.ndarray]]  # of a page, and of its nameless copy
