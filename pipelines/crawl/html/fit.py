@@ -170,9 +170,7 @@ class Sample:
 def load(folder: Path) -> list[Sample]:
     """The labelled pages; the charset is the one that the labels state, so that only extraction is fitted."""
     rows = list(read_pages(folder))
-    return [
-        _sample(row, _markup(row), fold_of(group)) for row, group in zip(rows, page_groups(rows), strict=True)
-    ]
+    return [_sample(row, _markup(row), fold_of(group)) for row, group in zip(rows, page_groups(rows), strict=True)]
 
 
 def _markup(row: dict[str, Any]) -> bytes:
@@ -211,7 +209,9 @@ def with_strangers(samples: Sequence[Sample], without: Sequence[str]) -> list[Sa
         donors = [
             s
             for s in articles
-            if s.fold == sample.fold and s.row["domain"] != sample.row["domain"] and (s.row["lang"] == "zh") == (sample.row["lang"] == "zh")
+            if s.fold == sample.fold
+            and s.row["domain"] != sample.row["domain"]
+            and (s.row["lang"] == "zh") == (sample.row["lang"] == "zh")
         ]
         stories = [
             Story(title=s.title, paragraphs=paragraphs)

@@ -40,7 +40,11 @@ def _class(draw: random.Random) -> str:
 
 
 def _whole(stories: list[Story], draw: random.Random) -> str:
-    tag, heading, name = draw.choice(("div", "article", "section")), draw.choice(("h1", "h2", "h2", "h3", "p")), _class(draw)
+    tag, heading, name = (
+        draw.choice(("div", "article", "section")),
+        draw.choice(("h1", "h2", "h2", "h3", "p")),
+        _class(draw),
+    )
     return "".join(
         f"<{tag}{name}><{heading}>{html.escape(story.title)}</{heading}>"
         + "".join(f"<p>{html.escape(text)}</p>" for text in story.paragraphs[:12])

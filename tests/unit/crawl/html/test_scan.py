@@ -55,7 +55,9 @@ def test_the_title_lies_outside_the_blocks():
 
 
 def test_a_link_that_is_never_ended_does_not_make_the_page_a_link():
-    page = scan(b"<div><a href=/x>" + b"<p>" + b"plain words here " * 20 + b"<p>" + b"more of them " * 40 + b"<p>last one")
+    page = scan(
+        b"<div><a href=/x>" + b"<p>" + b"plain words here " * 20 + b"<p>" + b"more of them " * 40 + b"<p>last one"
+    )
     assert page.blocks[0, LINKED] > 0
     assert page.blocks[-1, LINKED] == 0
 
@@ -82,9 +84,7 @@ def test_an_end_tag_never_reaches_out_of_its_cell():
 
 
 def test_a_formula_keeps_its_tex():
-    page = scan(
-        b"<p>so <math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math> so"
-    )
+    page = scan(b"<p>so <math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math> so")
     assert texts(page) == ["so $x^2$ so"]
 
 
