@@ -12,6 +12,7 @@ import argparse
 import random
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from pipelines.crawl.html.labels import (
 )
 from pipelines.crawl.html.model import MODEL_NAME, Model, Trees, column_names_hash, forward
 from pipelines.crawl.html.scan import SOURCE, Scan, scan
-from pipelines.crawl.html.splice import Story, spliced
+from pipelines.crawl.html.splice import Story, replies, spliced, stories_in_full, teasers
 
 FOLDS = 5
+_AT_ONCE = 2  # models fitted side by side, each by one thread
 ROUNDS = (200, 200)
 WITHOUT = ("daniel_zh", "daniel_other")  # their repository is GPL-3.0
 # Numbers of the page as a whole let trees learn pages by heart.
@@ -61,6 +63,8 @@ _NAMED = np.array(
 )
 _NAMELESS = np.array([20.0 if name.startswith(("near.", "in.")) else 0.0 for name in FEATURES], np.float32)
 _SHARES = (0.65, 0.35)  # what a page and its nameless copy weigh
+_LISTS = ("listing", "collection")  # whose main text are teasers
+_REPLIES_SHARE = 0.3
 _STRANGERS_SHARE = 0.5  # what the copy of an article with other stories behind it weighs
 _CHINESE_WEIGHT = 1.5  # a seventh of the pages that may be fitted on are Chinese
 _SECOND = {
@@ -199,30 +203,48 @@ def _sample(row: dict[str, Any], markup: bytes, fold: int, share: float = 1.0) -
 
 
 def with_strangers(samples: Sequence[Sample], without: Sequence[str]) -> list[Sample]:
-    """Second copies of articles, with stories of other pages of the same fold and language behind their main text."""
+    """Copies of pages with texts of other pages, of the same fold and script, behind their main text."""
     usable = [s for s in samples if s.row["gold"] and s.label is not None and s.row["set"] not in without]
-    articles = [s for s in usable if s.row.get("page_type") in (None, "article")]
     made = []
-    for sample in articles:
+    for sample in usable:
         main = np.flatnonzero((sample.label > 0.5) & (sample.tokens >= 5))
+        kind = sample.row.get("page_type") or "article"
+        if kind in _LISTS or not len(main):
+            continue
         draw = random.Random(sample.row["id"])
-        donors = [
+        is_chinese = sample.row["lang"] == "zh"
+        others = [
             s
-            for s in articles
+            for s in usable
             if s.fold == sample.fold
             and s.row["domain"] != sample.row["domain"]
-            and (s.row["lang"] == "zh") == (sample.row["lang"] == "zh")
+            and (s.row["lang"] == "zh") == is_chinese
+            and s.row.get("page_type") not in _LISTS
         ]
-        stories = [
-            Story(title=s.title, paragraphs=paragraphs)
-            for s in draw.sample(donors, min(len(donors), draw.randint(3, 8)))
-            if (paragraphs := [line for line in s.row["gold"].split("\n") if len(line) >= 60])
-        ]
-        if len(main) and stories:
-            markup = spliced(_markup(sample.row), int(sample.page.blocks[main[-1], SOURCE]), stories, draw)
-            if markup is not None:
+        for _ in range(2 if is_chinese else 1):
+            added = _strangers(others, kind, draw)
+            markup = added and spliced(_markup(sample.row), int(sample.page.blocks[main[-1], SOURCE]), added, draw)
+            if markup:
                 made.append(_sample(sample.row, markup, sample.fold, _STRANGERS_SHARE))
     return made
+
+
+def _strangers(others: Sequence[Sample], kind: str, draw: random.Random) -> str:
+    """Markup of other articles or their teasers; behind an article perhaps what readers of a forum wrote."""
+    threads = [s for s in others if s.row.get("page_type") == "forum"]
+    if kind == "article" and threads and draw.random() < _REPLIES_SHARE:
+        chosen = draw.sample(threads, min(len(threads), 3))
+        posts = [line for s in chosen for line in s.row["gold"].split("\n") if 20 <= len(line) <= 1500]
+        return replies(draw.sample(posts, min(len(posts), draw.randint(2, 12))), draw) if posts else ""
+    articles = [s for s in others if s.row.get("page_type") in (None, "article")]
+    stories = [
+        Story(title=s.title, paragraphs=paragraphs)
+        for s in draw.sample(articles, min(len(articles), draw.randint(3, 8)))
+        if (paragraphs := [line for line in s.row["gold"].split("\n") if len(line) >= 60])
+    ]
+    if not stories:
+        return ""
+    return stories_in_full(stories, draw) if kind == "article" and draw.random() < 0.4 else teasers(stories, draw)
 
 
 def _labels(row: dict[str, Any], texts: list[str]) -> np.ndarray:
@@ -318,27 +340,25 @@ def fit_models(samples: Sequence[Sample], without: Sequence[str], rounds: Sequen
     def usable(fold: int | None) -> list[Sample]:
         return [s for s in samples if s.label is not None and s.row["set"] not in without and s.fold != fold]
 
-    firsts = [trees_of(fit_trees(usable(fold), first_rows, rounds[0]), FIRST_COLUMNS) for fold in range(FOLDS)]
-    rows = {
-        s.row["id"]: tuple(
-            _context_rows(s, own, forward(firsts[s.fold], own)) for own in (s.own, nameless(s.own).astype(np.float32))
+    every = [*range(FOLDS), None]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        firsts = list(
+            pool.map(lambda fold: trees_of(fit_trees(usable(fold), first_rows, rounds[0]), FIRST_COLUMNS), every)
         )
-        for s in samples
-    }
-    columns = np.arange(len(SECOND_COLUMNS) + len(CONTEXT))
+        rows = {
+            id(s): tuple(
+                _context_rows(s, own, forward(firsts[s.fold], own))
+                for own in (s.own, nameless(s.own).astype(np.float32))
+            )
+            for s in usable(None)
+        }
+        columns = np.arange(len(SECOND_COLUMNS) + len(CONTEXT))
 
-    def second_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        return rows[sample.row["id"]]  # type: ignore[return-value]
+        def second_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+            return rows[id(sample)]  # type: ignore[return-value]
 
-    folds = [
-        Model(firsts[fold], trees_of(fit_trees(usable(fold), second_rows, rounds[1]), columns), SECOND_COLUMNS)
-        for fold in range(FOLDS)
-    ]
-    whole = Model(
-        trees_of(fit_trees(usable(None), first_rows, rounds[0]), FIRST_COLUMNS),
-        trees_of(fit_trees(usable(None), second_rows, rounds[1]), columns),
-        SECOND_COLUMNS,
-    )
+        seconds = list(pool.map(lambda fold: trees_of(fit_trees(usable(fold), second_rows, rounds[1]), columns), every))
+    *folds, whole = (Model(first, second, SECOND_COLUMNS) for first, second in zip(firsts, seconds, strict=True))
     return folds, whole
 
 
@@ -364,7 +384,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folds", type=Path, help="folder for the models of the folds, fold0.npz to fold4.npz")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name(MODEL_NAME))
     chosen = parser.parse_args(arguments)
-    folds, whole = fit_models(load(chosen.labels), chosen.without, chosen.rounds)
+    samples = load(chosen.labels)
+    folds, whole = fit_models([*samples, *with_strangers(samples, chosen.without)], chosen.without, chosen.rounds)
     save(chosen.out, whole)
     if chosen.folds:
         chosen.folds.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ MODEL_NAME = "blocks.npz"
 # from page to page; the cut has to be good under all of these.
 SHARPNESS = (0.7, 1.0, 1.3, 1.7, 2.2, 3.0)
 _LEAST_COPY_TOKENS = 8
-_IS_TITLE = FEATURES.index("is_title")
+_IS_TITLE, _SAME_TEXT = FEATURES.index("is_title"), FEATURES.index("same_text")
 
 
 class Trees(NamedTuple):
@@ -93,7 +93,7 @@ def main_blocks(page: Scan, fitted: Model | None = None) -> np.ndarray:
     body = np.flatnonzero(keep & ~headline)
     if len(body):
         keep[: body[0]] = False
-    return without_copies(page, keep, tokens)
+    return without_copies(page, keep, (own[:, _SAME_TEXT] > 0) & (tokens >= _LEAST_COPY_TOKENS))
 
 
 def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
@@ -131,14 +131,14 @@ def best_cut(opinions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return keep
 
 
-def without_copies(page: Scan, keep: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """`keep` without blocks whose text was kept before in another container: pages hold a copy for small screens.
+def without_copies(page: Scan, keep: np.ndarray, repeated: np.ndarray) -> np.ndarray:
+    """`keep` without `repeated` blocks whose text was kept before in another container: a copy for small screens.
 
     What an author says twice stands in one container and stays.
     """
     keep = keep.copy()
     holders: dict[bytes, int] = {}
-    for block in np.flatnonzero(keep & (tokens >= _LEAST_COPY_TOKENS)):
+    for block in np.flatnonzero(keep & repeated):
         start, end, node = page.blocks[block, :3].tolist()
         holder = max(int(page.nodes[node, PARENT]), 0)
         keep[block] = holders.setdefault(page.text[start:end].tobytes(), holder) == holder

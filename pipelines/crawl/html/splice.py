@@ -24,27 +24,19 @@ class Story:
     paragraphs: list[str]
 
 
-def spliced(markup: bytes, behind: int, stories: list[Story], draw: random.Random) -> bytes | None:
-    """`markup` (UTF-8) with the stories behind a container that ends after byte `behind`; None where none does."""
+def spliced(markup: bytes, behind: int, added: str, draw: random.Random) -> bytes | None:
+    """`markup` (UTF-8) with `added` behind a container that ends after byte `behind`; None where none does."""
     ends = [match.end() for _, match in zip(range(3), _CLOSING.finditer(markup, behind), strict=False)]
-    if not ends or not stories:
+    if not ends:
         return None
     place = draw.choice(ends)
-    shape = draw.choice((_whole, _teasers, _linked_teasers))
-    return markup[:place] + shape(stories, draw).encode("utf-8", "replace") + markup[place:]
+    return markup[:place] + added.encode("utf-8", "replace") + markup[place:]
 
 
-def _class(draw: random.Random) -> str:
-    name = draw.choice(_CLASSES)
-    return f' class="{name}"' if name else ""
-
-
-def _whole(stories: list[Story], draw: random.Random) -> str:
-    tag, heading, name = (
-        draw.choice(("div", "article", "section")),
-        draw.choice(("h1", "h2", "h2", "h3", "p")),
-        _class(draw),
-    )
+def stories_in_full(stories: list[Story], draw: random.Random) -> str:
+    """Whole articles, as pages have them that go on when they are scrolled down."""
+    tag, heading = draw.choice(("div", "article", "section")), draw.choice(("h1", "h2", "h2", "h3", "p"))
+    name = _class(draw)
     return "".join(
         f"<{tag}{name}><{heading}>{html.escape(story.title)}</{heading}>"
         + "".join(f"<p>{html.escape(text)}</p>" for text in story.paragraphs[:12])
@@ -53,23 +45,39 @@ def _whole(stories: list[Story], draw: random.Random) -> str:
     )
 
 
-def _teasers(stories: list[Story], draw: random.Random) -> str:
+def teasers(stories: list[Story], draw: random.Random) -> str:
+    """Titles with their first paragraphs."""
     outer, inner = draw.choice((("div", "div"), ("ul", "li"), ("section", "article")))
-    heading, name = draw.choice(("h2", "h3", "h4", "p", "div")), _class(draw)
-    return (
-        f"<{outer}{_class(draw)}>"
-        + "".join(
-            f'<{inner}{name}><{heading}><a href="/{number}">{html.escape(story.title)}</a></{heading}>'
-            f"<p>{html.escape(story.paragraphs[0])}</p></{inner}>"
-            for number, story in enumerate(stories)
+    heading, name, is_all_link = draw.choice(("h2", "h3", "h4", "p", "div")), _class(draw), draw.random() < 0.4
+    parts = []
+    for number, story in enumerate(stories):
+        title, text = html.escape(story.title), html.escape(story.paragraphs[0])
+        parts.append(
+            f'<{inner}{name}><a href="/{number}">{title}<br>{text}</a></{inner}>'
+            if is_all_link
+            else f'<{inner}{name}><{heading}><a href="/{number}">{title}</a></{heading}><p>{text}</p></{inner}>'
         )
-        + f"</{outer}>"
-    )
+    return f"<{outer}{_class(draw)}>{''.join(parts)}</{outer}>"
 
 
-def _linked_teasers(stories: list[Story], draw: random.Random) -> str:
-    name = _class(draw)
-    return "".join(
-        f'<div{name}><a href="/{number}">{html.escape(story.title)}<br>{html.escape(story.paragraphs[0])}</a></div>'
-        for number, story in enumerate(stories)
-    )
+def replies(posts: list[str], draw: random.Random) -> str:
+    """What readers have written, with names and dates."""
+    outer, inner = draw.choice((("div", "div"), ("ul", "li"), ("ol", "li"), ("section", "article")))
+    name, tag = _class(draw), draw.choice(("b", "span", "h4", "a href=#", "div"))
+    day = draw.choice(("2011-{:02d}-{:02d}", "{:02d}.{:02d}.2014 11:40", "{}/{}/2019"))
+    is_numbered = draw.random() < 0.3
+    action = draw.choice(("", "", "<a href=#>Reply</a>", "<span>0</span>", "<p><a href=#>OK</a> <a href=#>+1</a></p>"))
+    parts = []
+    for number, post in enumerate(posts, 1):
+        user = "".join(draw.choices("abcdefghiklmnoprstuvz", k=draw.randint(4, 9)))
+        date = day.format(draw.randint(1, 12), draw.randint(1, 28)) + (f" #{number}" if is_numbered else "")
+        parts.append(
+            f"<{inner}{name}><{tag}>{user}</{tag.split()[0]}> <span>{date}</span>"
+            f"<p>{html.escape(post)}</p>{action}</{inner}>"
+        )
+    return f"<{outer}{_class(draw)}>{''.join(parts)}</{outer}>"
+
+
+def _class(draw: random.Random) -> str:
+    name = draw.choice(_CLASSES)
+    return f' class="{name}"' if name else ""
