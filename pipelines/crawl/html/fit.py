@@ -31,7 +31,7 @@ from pipelines.crawl.html.labels import (
 )
 from pipelines.crawl.html.model import MODEL_NAME, Model, Trees, column_names_hash, forward
 from pipelines.crawl.html.scan import SOURCE, Scan, scan
-from pipelines.crawl.html.splice import Story, replies, spliced, stories_in_full, teasers
+from pipelines.crawl.html.splice import Story, replies, spliced, stories_in_full, teasers, with_notices
 
 FOLDS = 5
 _AT_ONCE = 2  # models fitted side by side, each by one thread
@@ -65,6 +65,9 @@ _NAMELESS = np.array([20.0 if name.startswith(("near.", "in.")) else 0.0 for nam
 _SHARES = (0.65, 0.35)  # what a page and its nameless copy weigh
 _LISTS = ("listing", "collection")  # whose main text are teasers
 _REPLIES_SHARE = 0.3
+_NOTICES_SHARE = 0.5
+_LINKED = FEATURES.index("linked")
+_NOTICE_PHRASES = [FEATURES.index(f"phrase.{name}") for name in ("disclaimer", "copyright", "app", "share", "login")]
 _STRANGERS_SHARE = 0.5  # what the copy of an article with other stories behind it weighs
 _CHINESE_WEIGHT = 1.5  # a seventh of the pages that may be fitted on are Chinese
 _SECOND = {
@@ -223,10 +226,23 @@ def with_strangers(samples: Sequence[Sample], without: Sequence[str]) -> list[Sa
         ]
         for _ in range(2 if is_chinese else 1):
             added = _strangers(others, kind, draw)
-            markup = added and spliced(_markup(sample.row), int(sample.page.blocks[main[-1], SOURCE]), added, draw)
-            if markup:
-                made.append(_sample(sample.row, markup, sample.fold, _STRANGERS_SHARE))
+            behind = int(sample.page.blocks[main[-1], SOURCE])
+            markup = _markup(sample.row)
+            if kind == "article" and draw.random() < _NOTICES_SHARE:
+                notices = [text for s in others for text in _notices(s)]
+                markup = with_notices(markup, behind, draw.sample(notices, min(len(notices), draw.randint(1, 3))), draw)
+            if added:
+                markup = spliced(markup, behind, added, draw) or markup
+            made.append(_sample(sample.row, markup, sample.fold, _STRANGERS_SHARE))
     return made
+
+
+def _notices(sample: Sample) -> list[str]:
+    """Plain text of the page that is not its main text and reads like a notice."""
+    own, label = sample.own, sample.label
+    found = (label == 0) & (sample.tokens >= 12) & (sample.tokens <= 200) & (own[:, _LINKED] < 0.2)
+    found &= (own[:, _NOTICE_PHRASES] > 0).any(axis=1)
+    return [sample.texts[block] for block in np.flatnonzero(found)]
 
 
 def _strangers(others: Sequence[Sample], kind: str, draw: random.Random) -> str:

@@ -1,7 +1,7 @@
 """Labelled pages with stories of other pages spliced in, for fitting only.
 
 What goes wrong whole are pages that hold other articles beside their own: stories loaded below, teasers with long
-texts. Few labelled pages do. Behind the main text of a page come stories or teasers made of other pages' texts, in
+texts, replies, notices at the end. Few labelled pages do. Behind the main text of a page come texts of other pages, in
 containers with untelling names; what makes them strangers is all that a model can learn from them.
 """
 
@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 _CLOSING = re.compile(rb"</(?:div|article|section|main|td)\s*>", re.IGNORECASE)
+_ENDING = re.compile(rb"</(?:p|div|td|section|article|li|ul)\s*>|<br\s*/?>", re.IGNORECASE)
 _CLASSES = ("", "c1", "box", "item", "block", "wrap", "col", "cell", "row", "inner", "card", "list", "story", "post")
 
 
@@ -31,6 +32,16 @@ def spliced(markup: bytes, behind: int, added: str, draw: random.Random) -> byte
         return None
     place = draw.choice(ends)
     return markup[:place] + added.encode("utf-8", "replace") + markup[place:]
+
+
+def with_notices(markup: bytes, behind: int, notices: list[str], draw: random.Random) -> bytes:
+    """`markup` with notices (terms, invitations) as paragraphs right behind the text that begins at `behind`."""
+    end = _ENDING.search(markup, behind)
+    if end is None:
+        return markup
+    tag = draw.choice(("p", "div", "span", "p"))
+    added = "".join(f"<br><{tag}>{html.escape(notice)}</{tag}>" for notice in notices)
+    return markup[: end.end()] + added.encode("utf-8", "replace") + markup[end.end() :]
 
 
 def stories_in_full(stories: list[Story], draw: random.Random) -> str:
