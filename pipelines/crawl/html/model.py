@@ -24,7 +24,7 @@ from pipelines.kernels import kernel
 MODEL_NAME = "blocks.npz"
 # Blocks of one page err together, so that the expectation over independent blocks is off by a sharpness that differs
 # from page to page; the cut has to be good under all of these.
-SHARPNESS = (0.7, 1.0, 1.3, 1.7, 2.2, 3.0)
+SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 _LEAST_COPY_TOKENS = 8
 _IS_TITLE, _SAME_TEXT = FEATURES.index("is_title"), FEATURES.index("same_text")
 
