@@ -26,6 +26,7 @@ MODEL_NAME = "blocks.npz"
 # from page to page; the cut has to be good under all of these.
 SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
 _LEAST_COPY_TOKENS = 8
+_UNLIKELY = 0.02  # two blocks in five; the second model never makes main text of them
 _IS_TITLE, _SAME_TEXT = FEATURES.index("is_title"), FEATURES.index("same_text")
 
 
@@ -87,7 +88,9 @@ def main_blocks(page: Scan, fitted: Model | None = None) -> np.ndarray:
     own, tokens, groups = features(page)
     first = forward(fitted.first, own)
     around = context(first, tokens, groups, page.blocks, page.nodes)
-    second = forward(fitted.second, np.hstack((own[:, fitted.own], around)))
+    second = first.copy()
+    likely = first >= _UNLIKELY
+    second[likely] = forward(fitted.second, np.hstack((own[likely][:, fitted.own], around[likely])))
     keep = best_cut(np.stack((first, second)), tokens)
     headline = own[:, _IS_TITLE] > 0
     body = np.flatnonzero(keep & ~headline)
