@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.crawl.html import model
+from pipelines.crawl.html import fit
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
 from pipelines.crawl.html.model import Model, Trees, best_cut, forward, main_blocks, read_model, without_copies
@@ -78,11 +78,9 @@ def test_features_and_context_have_the_named_columns_and_are_finite():
 
 
 def test_a_model_for_other_features_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "column_names_hash", lambda: "other")
+    monkeypatch.setattr(fit, "column_names_hash", lambda: "other")
     path = tmp_path / "m.npz"
-    from pipelines.crawl.html.fit import save
-
-    save(path, Model(STUMP, STUMP, np.array([0], np.int64)))
+    fit.save(path, Model(STUMP, STUMP, np.array([0], np.int64)))
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match="other features"):
         read_model(path)
