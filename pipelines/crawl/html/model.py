@@ -108,12 +108,15 @@ def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
 def _forward(rows, roots, column, threshold, left, right, leaves):
     n = len(rows)
     sums = np.zeros(n, np.float32)
-    for root in roots:
-        for b in range(n):
+    for b in range(n):  # rows outside: a page of many blocks does not fit into the cache, the trees do
+        row = rows[b]
+        total = np.float32(0.0)
+        for root in roots:
             k = root
             while k >= 0:
-                k = left[k] if rows[b, column[k]] <= threshold[k] else right[k]
-            sums[b] += leaves[-k - 1]
+                k = left[k] if row[column[k]] <= threshold[k] else right[k]
+            total += leaves[-k - 1]
+        sums[b] = total
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-sums))
 
 
