@@ -1,20 +1,20 @@
 """Find exact and near duplicates among the documents and mark them; nothing is removed here.
 
-Signatures are computed once a document and reused when a crawl is appended. Each band is a restartable step:
-Spark shuffles digests and numbers (no text) and stores star edges from each bucket's best copy. Every
-candidate is then verified by the exact Jaccard similarity of the two texts. Components and survivors are
-computed in one task, which needs about 200 bytes a candidate: enough for tens of millions of duplicates, to
-be cut by language beyond that.
+Signatures are computed once a document and reused when a crawl is appended. Exact copies meet by their digest, the
+others by bands of minima: Spark shuffles digests and numbers, never a text. Every pair that removes a document is
+checked by the exact similarity of the two texts; a sketch may only reject. Three rounds at most find for each removed
+document one that stays. Earlier versions' decisions stand, and nothing of theirs is compared again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
@@ -24,19 +24,23 @@ from jobs.runtime.lease import lease
 from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, part_units, unit_table
 from pipelines.datasets import aligned_parts, open_dataset
-from pipelines.datasets.books import Equation
-from pipelines.datasets.manifest import PART_LIST, Manifest, latest_manifest
+from pipelines.datasets.books import Equation, key_sum
+from pipelines.datasets.manifest import PART_LIST, Manifest, as_first_written, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 
 if TYPE_CHECKING:
+    from jobs.dedup_exchange import Exchange, Stored, Terms
+    from jobs.runtime.cost import Plan, Request
     from pipelines.dedup.bands import BandPlan
 
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 1
-VERSION = 1
+SIGNATURES_VERSION = 2
+VERSION = 2
+_SMALL_ROUND = 20_000  # edges that are compared in this process: less than what sending them out costs
+_SMALL_DATASET = 1_000_000  # documents of which this process may hold a byte each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class Lsh:
 
     num_bands: int = setting(32, "bands of a signature; more find more")
     rows_per_band: int = setting(8, "minima in a band; more make fewer candidates")
-    min_similarity: float = setting(0.7, "exact Jaccard similarity from which on a copy is a duplicate, inclusive")
+    min_similarity: float = setting(0.7, "exact similarity from which on a copy is a duplicate, inclusive")
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -57,30 +61,49 @@ class Config:
     documents: str = setting("documents", "dataset to read", content=False)
     signatures: str = setting("signatures", "dataset of signatures to write", content=False)
     output: str = setting("dedup", "annotations to write", content=False)
+    pairs: str = setting("dedup_pairs", "verified pairs to write, which an appended crawl goes on from", content=False)
     lsh: Lsh = setting(factory=Lsh, doc="locality-sensitive hashing")  # noqa: RUF009
-    bands_per_step: int = setting(8, "bands that are shuffled together, a restartable step", content=False)
-    pairs_per_unit: int = setting(5000, "candidate pairs that one task verifies", content=False)
+    measure: Literal["jaccard", "containment"] = setting(
+        "jaccard", "similarity: shared n-grams over all, or over the fewer"
+    )
+    scope: Literal["global", "generation"] = setting("global", "generation: a crawl is compared with itself only")
+    survivor: Literal["first", "best"] = setting("first", "best: a later, better copy takes over; all is decided anew")
+    score: str = setting("", "column of the documents (0 to 1) that goes before length in the survivor order")
+    preferred_domains: tuple[str, ...] = setting((), "domains whose copy stays where length is equal")
+    bucket_cap: int = setting(100_000, "documents of one bucket that are compared; bigger buckets are reported")
+    pairs_per_unit: int = setting(20_000, "candidate pairs that one task verifies", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
 
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """Shuffle, memory and time, from a sample of the documents."""
+    from jobs.dedup_plan import plan_dedup
+
+    return plan_dedup(config, context, request)
+
+
 def run(config: Config, context: Context) -> list[Manifest]:
-    """Signatures, then the wide steps, then the annotations."""
+    """Signatures, then the wide steps, then the annotations and the verified pairs."""
     from pipelines.dedup.bands import BandPlan
-    from pipelines.dedup.buckets import signatures_schema
+    from pipelines.dedup.links import PAIRS
+    from pipelines.dedup.nodes import number_parts
+    from pipelines.dedup.order import OrderRule
+    from pipelines.dedup.signed import signatures_schema
     from pipelines.dedup.survivors import ANNOTATIONS
 
     plan = BandPlan(**asdict(config.lsh))
     documents = context.open(config.documents)
     bands = {"num_bands": plan.num_bands, "rows_per_band": plan.rows_per_band}
+    rule = OrderRule(score=config.score, preferred_domains=tuple(config.preferred_domains))
     signed = run_stage(
         context,
         Stage(
             job="dedup_documents",
-            stage_id=stage_id("dedup_documents.signatures", SIGNATURES_VERSION, bands),
+            stage_id=stage_id("dedup_documents.signatures", SIGNATURES_VERSION, bands | asdict(rule)),
             outputs=(Output(dataset=config.signatures, kind="signatures", schema=signatures_schema(plan)),),
             worker="jobs.dedup_documents:open_signer",
-            worker_config=asdict(config.lsh),
+            worker_config={"plan": asdict(config.lsh), "rule": asdict(rule)},
             equations={"documents": Equation(total="rows", terms=("signed", "failed"))},
             config=bands,
         ),
@@ -88,31 +111,48 @@ def run(config: Config, context: Context) -> list[Manifest]:
         parents=[Parent(manifest=documents.manifest)],
     )[config.signatures]
 
-    signatures = open_dataset(context.store, config.signatures, signed.version)
+    pairs = aligned_parts(documents, open_dataset(context.store, config.signatures, signed.version))
     stage = Stage(
         job="dedup_documents",
         stage_id=stage_id("dedup_documents", VERSION, config),
-        outputs=(Output(dataset=config.output, kind="annotations", schema=ANNOTATIONS),),
+        outputs=(
+            Output(dataset=config.output, kind="annotations", schema=ANNOTATIONS),
+            Output(dataset=config.pairs, kind="pairs", schema=PAIRS),
+        ),
         worker="jobs.dedup_documents:open_annotator",
         equations={"documents": Equation(total="rows", terms=("annotated", "failed"))},
         config=content_config(config),
     )
-    pairs = aligned_parts(documents, signatures)
-    units = unit_table(_annotation_units(pairs, config.output))
+    parts = number_parts(pairs)
+    units = _annotation_units(pairs, parts, config)
+    table = unit_table(units)
     parents = [Parent(manifest=documents.manifest), Parent(manifest=signed, role="signatures")]
-    mark = fingerprint(stage.stage_id, config.output, units, [p.manifest for p in parents])
-    latest = latest_manifest(context.store, config.output)
-    if latest is not None and latest.fingerprint == mark:
+    if (latest := _finished(context.store, stage, table, parents)) is not None:
         context.progress.say(f"{config.output} v{latest.version} is finished: nothing to do")
         return [signed, latest]
-    prefix = f"{work_prefix(config.output, stage.stage_id)}/wide/{_history(pairs)}"
+    earlier = _earlier(context.store, config, stage, units, parts)
+    fresh_from = sum(row["rows"] for row in earlier)
+    prefix = f"{work_prefix(config.output, stage.stage_id)}/wide/{_history(pairs)}-{fresh_from}"
     with lease(context.store, prefix, say=context.progress.say):
-        counts = _decide(config, context, plan, pairs, stage, prefix)
-        annotate = replace(stage, worker_config={"decisions": f"{prefix}/decisions/"})
-        made = run_stage(context, annotate, units, parents=parents, stats={"pairs": counts})[config.output]
+        report = _Wide(config, context, plan, parts, earlier, stage, prefix).run()
+        annotate = replace(stage, worker_config={"prefix": prefix, "parts": report.pop("parts")})
+        made = run_stage(context, annotate, table, parents=parents, stats={"pairs": report})[config.output]
     for stored in list(context.store.list(f"{prefix}/")):
         context.store.delete(stored.key)
     return [signed, made]
+
+
+def _finished(store: Store, stage: Stage, units: pa.Table, parents: Sequence[Parent]) -> Manifest | None:
+    """The annotations, where they and the pairs are both of these units: either may have been committed alone."""
+    above = [parent.manifest for parent in parents]
+    found = []
+    for output in stage.outputs:
+        latest = latest_manifest(store, output.dataset)
+        mark = fingerprint(stage.stage_id, output.dataset, units, [*above, *found])
+        if latest is None or latest.fingerprint != mark:
+            return None
+        found.append(latest)
+    return found[0]
 
 
 def _history(pairs: Pairs) -> str:
@@ -121,175 +161,304 @@ def _history(pairs: Pairs) -> str:
     return max(history_hashes(pairs).items(), default=(0, "0"))[1]
 
 
-def _annotation_units(pairs: Pairs, output: str) -> list[Unit]:
-    """A unit a documents part; its id holds what its decisions depend on: signatures up to its generation.
+def _annotation_units(pairs: Pairs, parts: pa.Table, config: Config) -> list[Unit]:
+    """A unit a documents part, in node order; its id holds what its decisions depend on.
 
-    So an appended crawl takes over the old parts, and a leftover of other inputs is never taken for ours.
+    That is the signatures up to its generation (all of them where the best copy stays). So an appended crawl takes over
+    the old parts, and a leftover of other inputs is never taken for ours.
     """
-    from pipelines.dedup.nodes import history_hashes, number_parts
+    from pipelines.dedup.nodes import history_hashes
 
     history = history_hashes(pairs)
-    firsts = {row["documents"]: row["first_node"] for row in number_parts(pairs).to_pylist()}
+    last = _history(pairs)
+    mine = {documents["key"]: documents for documents, _ in pairs}
+    units = []
+    for row in parts.to_pylist():
+        part = mine[row["documents"]]
+        depends = last if config.survivor == "best" else history[part["generation"]]
+        spec = {
+            "key": part["key"],
+            "signatures": row["signatures"],
+            "first_node": row["first_node"],
+            "outputs": [config.output, config.pairs],
+        }
+        name = hash_unit(as_first_written(part)[0], part["unit"], depends)
+        units.append(Unit(id=name, input=part["input"], size_bytes=part["rows"], spec=spec))
+    return units
+
+
+def _earlier(
+    store: Store, config: Config, stage: Stage, units: Sequence[Unit], parts: pa.Table
+) -> list[dict[str, Any]]:
+    """Rows of EARLIER: the leading generations that the latest version of this very stage has decided as a whole."""
+    found = []
+    for name in (config.output, config.pairs):
+        latest = latest_manifest(store, name)
+        if latest is None:
+            return []
+        rows = open_dataset(store, name, latest.version).part_list.to_pylist()
+        found.append({r["unit"]: r["key"] for r in rows if r["stage_id"] == stage.stage_id and r["role"] == "part"})
+    listed = parts.to_pylist()
+    missing = [
+        row["generation"] for row, unit in zip(listed, units, strict=True) if any(unit.id not in f for f in found)
+    ]
+    before = min(missing, default=len(listed))
     return [
-        Unit(
-            id=hash_unit(mine["sha256"], mine["unit"], history[mine["generation"]]),
-            input=mine["input"],
-            size_bytes=mine["rows"],
-            spec={"key": mine["key"], "first_node": firsts[mine["key"]], "output": output},
-        )
-        for mine, _ in pairs
+        {
+            "annotations": found[0][unit.id],
+            "pairs": found[1][unit.id],
+            "first_node": row["first_node"],
+            "rows": row["rows"],
+        }
+        for row, unit in zip(listed, units, strict=True)
+        if row["generation"] < before
     ]
 
 
-def _decide(
-    config: Config, context: Context, plan: BandPlan, pairs: Pairs, stage: Stage, prefix: str
-) -> dict[str, int]:
-    """The wide steps, each done once: stars a band, candidates, verification, decisions; counts of pairs."""
-    from jobs.dedup_exchange import ProcessExchange, SparkExchange
-    from jobs.runtime.done import read_done
-    from jobs.runtime.execute import Task
-    from pipelines.datasets.books import total_counters
-    from pipelines.dedup.buckets import EXACT_KEYS, band_keys
-    from pipelines.dedup.nodes import number_parts, put_table
+class _Wide:
+    """The wide steps, each done once and remembered: copies, buckets a band column, rounds, decisions."""
 
-    store, parts = context.store, number_parts(pairs)
-    spark = context.engine == "spark"
-    tables = f"{prefix}/tables"
-    exchange = SparkExchange(context.spark(), store, tables) if spark else ProcessExchange(store, tables)
-    names, step = band_keys(plan), max(1, config.bands_per_step)
-    groups = [list(EXACT_KEYS), *(names[start : start + step] for start in range(0, len(names), step))]
-    stars = []
-    with context.progress.stage("dedup_documents: bands", len(groups)) as tick:
-        for columns in groups:
-            name = f"{prefix}/steps/{columns[0]}-{columns[-1]}"
-            stars.append(_once(store, name, lambda columns=columns: exchange.stars(parts, columns)))
-            tick(PART_LIST.empty_table())
-    exact, bands = stars[0], [table for stored in stars[1:] for table in stored]
-    chunks = _once(
-        store,
-        f"{prefix}/steps/candidates",
-        lambda: exchange.candidates(exact, bands, config.pairs_per_unit),
-    )
-    worker_config = {
-        "prefix": prefix,
-        "parts": put_table(store, tables, parts)["key"],
-        "min_similarity": plan.min_similarity,
-        "exact": [table["key"] for table in exact],
-    }
+    def __init__(
+        self,
+        config: Config,
+        context: Context,
+        plan: BandPlan,
+        parts: pa.Table,
+        earlier: list[dict[str, Any]],
+        stage: Stage,
+        prefix: str,
+    ) -> None:
+        from jobs.dedup_exchange import Terms
+        from pipelines.dedup.links import EARLIER
+        from pipelines.dedup.nodes import generation_starts, put_table
 
-    def work(step: str, units: list[Unit]) -> dict[str, tuple[int, int]]:
-        wide = Stage(
-            job=f"dedup_documents: {step}",
-            stage_id=stage.stage_id,
-            outputs=(Output(dataset=stage.home, kind="annotations"),),
-            worker=f"jobs.dedup_documents:open_{step}",
-            worker_config=worker_config,
+        self.config, self.context, self.plan, self.parts = config, context, plan, parts
+        self.stage, self.prefix, self.store = stage, prefix, context.store
+        starts = [] if config.survivor == "best" else generation_starts(parts).tolist()
+        self.terms: Terms = Terms(
+            prefix=prefix,
+            generation_starts=tuple(starts),
+            fresh_from=sum(row["rows"] for row in earlier),
+            bucket_cap=config.bucket_cap,
+            apart=config.scope == "generation",
         )
-        done = f"{prefix}/{step}"
-        table = unit_table(units)
-        left = table.filter(pc.invert(pc.is_in(table["unit"], read_done(store, done)["unit"].combine_chunks())))
-        task = Task(location=store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds)
-        with context.progress.stage(wide.job, left.num_rows) as tick:
-            for rows in context.map(task, left):
+        self.parts_key = put_table(self.store, f"{prefix}/tables", parts)["key"]
+        self.worker_config = {
+            "prefix": prefix,
+            "generation_starts": starts,
+            "fresh_from": self.terms.fresh_from,
+            "parts": self.parts_key,
+            "earlier": put_table(self.store, f"{prefix}/tables", pa.Table.from_pylist(earlier, schema=EARLIER))["key"],
+            "min_similarity": plan.min_similarity,
+            "measure": config.measure,
+            "permutations": plan.num_permutations,
+        }
+        self.counts: dict[str, int] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Everything up to the decisions; the report of pairs and clusters."""
+        from jobs.dedup_exchange import exchange_bands, exchange_copies
+        from jobs.dedup_steps import marks_key
+        from pipelines.dedup.rounds import ROUNDS
+        from pipelines.dedup.signed import band_columns
+
+        copies_marks = marks_key(self.prefix, "copies")
+        columns = band_columns(self.plan)
+        with self.context.progress.stage("dedup_documents: buckets", 1 + len(columns)) as tick:
+            copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts))
+            keys = [table["key"] for table in copies]
+            self._work("copies", [{"step": "copies", "copies": keys}], small=self._is_small(copies))
+            tick(PART_LIST.empty_table())
+            stored: Stored = []
+            for column in columns:
+                stored += self._once(
+                    column,
+                    lambda column=column: exchange_bands(
+                        self._exchange(), self.terms, self.parts, column, copies_marks
+                    ),
+                )
+                tick(PART_LIST.empty_table())
+        buckets = [table for table in stored if table["kind"].startswith("buckets-")]
+        hot = [table for table in stored if table["kind"].startswith("hot-")]
+        rounds: list[Stored] = []
+        for number in range(1, ROUNDS + 1):
+            rounds.append(self._round(number, buckets, rounds))
+        decide = {"step": "decide", "copies": keys, "buckets": [table["key"] for table in buckets]}
+        every = copies + [table for edges in rounds for table in edges]
+        self._work("decide", [decide], small=self._is_small(every))
+        report = json.loads(self.store.get(f"{self.prefix}/report.json"))
+        return {
+            "exact": sum(table["rows"] for table in copies),
+            "candidates": sum(table["rows"] for edges in rounds for table in edges),
+            **self.counts,
+            "by_round": [sum(table["rows"] for table in edges) for edges in rounds],
+            "capped_buckets": self._hot(hot),
+            **report,
+            "parts": self.parts_key,
+        }
+
+    def _round(self, number: int, buckets: Stored, before: list[Stored]) -> Stored:
+        """Compare: distinct edges, rejected by sketches, verified by texts, then who is removed."""
+        from jobs.dedup_exchange import exchange_edges
+        from jobs.dedup_steps import marks_key
+
+        removed = [marks_key(self.prefix, f"removed-{r}") for r in range(1, number)]
+        edges = self._once(
+            f"edges-{number}",
+            lambda: (
+                exchange_edges(
+                    self._exchange(), self.terms, buckets, removed, before, max(1, self.config.pairs_per_unit)
+                )
+                if buckets and (number == 1 or before[-1])
+                else []
+            ),
+        )
+        small = self._is_small(edges)
+        if edges:
+            chunks = [table["key"] for table in edges]
+            if self.config.measure == "jaccard":
+                self._gather("sketch", number, {"tables": chunks}, small=small)
+                self._work(
+                    f"reject-{number}", [{"step": "reject", "round": number, "key": key} for key in chunks], small=small
+                )
+                passed = f"passed-{number}"
+                chunks = [stored.key for stored in self.store.list(f"{self.prefix}/{passed}/")]
+            self._gather("text", number, {"tables": chunks}, small=small)
+            self._work(
+                f"verify-{number}", [{"step": "verify", "round": number, "key": key} for key in chunks], small=small
+            )
+        self._work(f"settle-{number}", [{"step": "settle", "round": number}], small=small)
+        return edges
+
+    def _is_small(self, stored: Stored) -> bool:
+        """Whether what works on these tables may run in this process: the driver holds nothing that grows."""
+        documents = sum(self.parts["rows"].to_pylist())
+        return documents <= _SMALL_DATASET and sum(table["rows"] for table in stored) <= _SMALL_ROUND
+
+    def _gather(self, kind: str, number: int, where: dict[str, Any], *, small: bool) -> None:
+        from jobs.dedup_steps import wanted_key
+
+        spec = {"step": "wanted", "kind": kind, "round": number, **where}
+        self._work(f"wanted-{kind}-{number}", [spec], small=small)
+        listed = json.loads(self.store.get(wanted_key(self.prefix, kind, number)))
+        specs = [{"step": "gather", "kind": kind, "round": number, **row} for row in listed]
+        self._work(f"gather-{kind}-{number}", specs, small=small)
+
+    def _work(self, name: str, specs: Iterable[dict[str, Any]], *, small: bool) -> None:
+        """Units of one step, each done once; their counts are added to the report."""
+        from jobs.runtime.done import read_done
+        from jobs.runtime.execute import Task
+        from pipelines.datasets.books import total_counters
+
+        units = unit_table(Unit(id=hash_unit(name, spec), input=name, spec=spec) for spec in specs)
+        wide = Stage(
+            job=f"dedup_documents: {name}",
+            stage_id=self.stage.stage_id,
+            outputs=(Output(dataset=self.stage.home, kind="annotations"),),
+            worker="jobs.dedup_steps:open_step",
+            worker_config=self.worker_config,
+        )
+        done = f"{self.prefix}/steps/{name}"
+        left = units.filter(pc.invert(pc.is_in(units["unit"], read_done(self.store, done)["unit"].combine_chunks())))
+        task = Task(
+            location=self.store.location, stage=wide, done_prefix=done, flush_seconds=self.context.flush_seconds
+        )
+        engine = "process" if small or left.num_rows == 0 else None
+        with self.context.progress.stage(wide.job, left.num_rows) as tick:
+            for rows in self.context.map(task, left, engine=engine):
                 tick(rows)
-        return total_counters(read_done(store, done)["counters"])
+        for counter, (count, _) in total_counters(read_done(self.store, done)["counters"]).items():
+            key = counter.removeprefix("stats.")
+            self.counts[key] = self.counts.get(key, 0) + count
 
-    units = [Unit(id=hash_unit("verify", c["key"]), input=c["key"], size_bytes=c["rows"], spec=c) for c in chunks]
-    verified = work("verifier", units)
-    work("decider", [Unit(id=hash_unit("decide", prefix), input="components")])
-    return {
-        "exact": sum(table["rows"] for table in exact),
-        "candidates": sum(c["rows"] for c in chunks),
-        "verified": verified.get("stats.verified", (0, 0))[0],
-    }
+    def _once(self, name: str, make: Callable[[], Stored]) -> Stored:
+        """What `make` stored, remembered by a done record: a step that was finished is not done again."""
+        from jobs.dedup_exchange import PARCELS
 
+        key = f"{self.prefix}/steps/{name}.json"
+        if self.store.head(key) is None:
+            self.store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
+        stored = json.loads(self.store.get(key))
+        sent = sum(row["rows"] for row in stored if row["kind"] == PARCELS)
+        self.counts["shuffle_bytes"] = self.counts.get("shuffle_bytes", 0) + sent
+        return [row for row in stored if row["kind"] != PARCELS]
 
-def _once(store: Store, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What `make` stored, remembered by a done record: a step that was finished is not done again."""
-    key = f"{name}.json"
-    if store.head(key) is None:
-        store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
-    return json.loads(store.get(key))
+    def _exchange(self) -> Exchange:
+        from jobs.dedup_exchange import ProcessExchange, SparkExchange
+
+        if self.context.engine == "spark":
+            return SparkExchange(self.context.spark(), self.store)
+        return ProcessExchange(self.store)
+
+    def _hot(self, stored: Stored) -> list[dict[str, Any]]:
+        """The biggest of the buckets above the cap."""
+        from pipelines.dedup.buckets import HOT
+        from pipelines.dedup.nodes import read_tables
+
+        table = read_tables(self.store, [row["key"] for row in stored], HOT)
+        order = np.lexsort((table["digest"].to_numpy(), -table["size"].to_numpy()))[:20]
+        rows = table.take(pa.array(order)).to_pylist()
+        return [{"digest": f"{row['digest'] & (2**64 - 1):016x}", "documents": row["size"]} for row in rows]
 
 
 def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Signatures of one documents part."""
     from pipelines.datasets.dataset import read_parquet
     from pipelines.dedup.bands import BandPlan
-    from pipelines.dedup.buckets import READ_COLUMNS, sign_documents
+    from pipelines.dedup.order import OrderRule
+    from pipelines.dedup.signed import READ_COLUMNS, sign_documents
 
-    plan = BandPlan(**worker_config)
+    plan = BandPlan(**worker_config["plan"])
+    rule = worker_config["rule"]
+    order = OrderRule(score=rule["score"], preferred_domains=tuple(rule["preferred_domains"]))
 
     def sign(unit: Unit) -> UnitResult:
-        documents = read_parquet(store.get(unit.spec["key"]), READ_COLUMNS)
-        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan)})
-        ids = [(document or "").encode() for document in documents["id"].to_pylist()]
-        result.counters.add("documents.rows", ids)
-        result.counters.add("documents.signed", ids)
+        documents = read_parquet(store.get(unit.spec["key"]), [*READ_COLUMNS, *order.columns])
+        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order)})
+        _count(result, documents["id"], "signed")
         return result
 
     return sign
 
 
-def open_verifier(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The exact similarity of one table of candidate pairs; those that hold are stored below `pairs/`."""
-    from pipelines.datasets.dataset import read_parquet
-    from pipelines.dedup.buckets import verify_edges
-    from pipelines.dedup.nodes import put_table
-
-    parts = read_parquet(store.get(worker_config["parts"]))
-
-    def verify(unit: Unit) -> UnitResult:
-        edges = read_parquet(store.get(unit.spec["key"]))
-        pairs = verify_edges(store, parts, edges, worker_config["min_similarity"])
-        put_table(store, f"{worker_config['prefix']}/pairs", pairs)
-        return UnitResult(stats={"verified": pairs.num_rows})
-
-    return verify
-
-
-def open_decider(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """Components and survivors over all verified pairs, in this one task; stored below `decisions/`."""
-    from pipelines.datasets.dataset import read_parquet
-    from pipelines.dedup.nodes import put_decisions, read_order, read_pairs
-    from pipelines.dedup.survivors import decide
-
-    def decide_all(_unit: Unit) -> UnitResult:
-        prefix = worker_config["prefix"]
-        parts = read_parquet(store.get(worker_config["parts"]))
-        near = [stored.key for stored in store.list(f"{prefix}/pairs/")]
-        left, right, similarity = read_pairs(store, worker_config["exact"], near)
-        nodes = np.unique(np.concatenate([left, right]))
-        decisions = decide(read_order(store, parts, nodes), left, right, similarity)
-        put_decisions(store, f"{prefix}/decisions", decisions)
-        return UnitResult()
-
-    return decide_all
-
-
 def open_annotator(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The annotations of one documents part: same rows, same order."""
+    """The annotations of one documents part, same rows, same order, and the links of its documents to better ones."""
+    from jobs.dedup_steps import NAMED
     from pipelines.datasets.dataset import read_parquet
-    from pipelines.dedup.nodes import read_decisions
-    from pipelines.dedup.survivors import annotate
+    from pipelines.dedup.links import part_pairs
+    from pipelines.dedup.nodes import read_chunks
+    from pipelines.dedup.survivors import LINKS, annotate
 
-    prefix = worker_config["decisions"]
-    keys = [stored.key for stored in store.list(prefix)]
+    prefix = worker_config["prefix"]
+    parts = read_parquet(store.get(worker_config["parts"]))
+    decisions, placed = f"{prefix}/decisions", f"{prefix}/placed"
+    decision_keys, link_keys = ([stored.key for stored in store.list(f"{p}/")] for p in (decisions, placed))
 
     def annotations(unit: Unit) -> UnitResult:
-        ids = read_parquet(store.get(unit.spec["key"]), ["id"])["id"]
+        signatures = read_parquet(store.get(unit.spec["signatures"]), ["id", "place"])
         first = unit.spec["first_node"]
-        decisions = read_decisions(store, prefix, keys, first, first + len(ids))
-        table = annotate(ids, decisions, first)
-        names = [(document or "").encode() for document in ids.to_pylist()]
-        result = UnitResult(parts={unit.spec["output"]: table})
-        result.counters.add("documents.rows", names)
-        result.counters.add("documents.annotated", names)
-        kept = pc.sum(table["dedup.keep"]).as_py() or 0
-        result.stats = {"kept": kept, "duplicates": table.num_rows - kept}
+        span = (first, first + signatures.num_rows)
+        named = read_chunks(store, decisions, decision_keys, "node", span, NAMED)
+        table = annotate(signatures, named, first)
+        links = read_chunks(store, placed, link_keys, "member", span, LINKS)
+        output, pairs = unit.spec["outputs"]
+        result = UnitResult(parts={output: table, pairs: part_pairs(links, parts, first)})
+        _count(result, signatures["id"], "annotated")
+        removed = np.flatnonzero(~table["dedup.keep"].to_numpy(zero_copy_only=False))
+        result.stats = {"kept": table.num_rows - len(removed), "duplicates": len(removed)}
+        if len(removed):
+            domains = read_parquet(store.get(unit.spec["key"]), ["domain"])["domain"].take(pa.array(removed))
+            for entry in pc.value_counts(domains.drop_null()).to_pylist():
+                result.stats[f"by_domain.{entry['values']}"] = entry["counts"]
         return result
 
     return annotations
+
+
+def _count(result: UnitResult, ids: pa.ChunkedArray, name: str) -> None:
+    total = key_sum((document or "").encode() for document in ids.to_pylist())
+    result.counters.add_sum("documents.rows", len(ids), total)
+    result.counters.add_sum(f"documents.{name}", len(ids), total)
 
 
 if __name__ == "__main__":

@@ -1,154 +1,200 @@
 """Who brings the rows of a bucket together: Spark's shuffle, or one process.
 
-Both run the functions of `pipelines.dedup.buckets` and store edges under content-named keys; the driver sees
-keys and counts only. Through Spark's shuffle go 24 bytes a document and band (32 for the exact digest), never
-a text.
+Both run the functions of `pipelines.dedup` and store tables under content-named keys; the driver sees keys and counts
+only. Through Spark's shuffle go binary parcels, one for each part and target, so the JVM is paid by the byte: 32 bytes
+a document and band, 40 for the exact digest, 48 an edge, never a text or a sketch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store, open_store
-from pipelines.dedup.buckets import (
-    EDGES,
-    bucket_rows,
-    bucket_schema,
-    candidate_edges,
-    key_names,
-    star_table,
-)
-from pipelines.dedup.nodes import put_table, read_tables
+from pipelines.dedup.buckets import EDGES, band_rows, bucket_table, copy_edges, exact_rows, parcels, unpacked
+from pipelines.dedup.marks import read_all_marks
+from pipelines.dedup.nodes import put_table
+from pipelines.dedup.rounds import distinct_edges, round_edges
+from pipelines.dedup.signed import BANDS_PER_COLUMN
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark import RDD
+    from pyspark.sql import SparkSession
 
-Stored = list[dict[str, Any]]  # {"key", "rows"} of each stored table
-PARTITION_ROWS = 2_000_000  # about 64 MB in the task that sorts them
-_SPARK_STORED = "key string, rows long"
-_SPARK_EDGES = "centre long, member long"
+Stored = list[dict[str, Any]]  # {"kind", "target", "key", "rows"} of each stored table; PARCELS: bytes for rows
+Parcel = tuple[int, bytes]
+TARGET_BYTES = 64 * 1024 * 1024  # of parcels, in the task that sorts them
+MAX_TARGETS = 20_000
+PARCELS = "parcels"  # kind of a row that tells bytes, not a table
+_EDGE_TARGETS = 8  # the same in every round, whatever cluster goes on with it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What every wide step must know: all but `prefix` decide the result."""
+
+    prefix: str
+    generation_starts: tuple[int, ...]
+    fresh_from: int
+    bucket_cap: int
+    apart: bool  # generations are not compared with each other
+
+    @property
+    def starts(self) -> np.ndarray:
+        """For `searchsorted`."""
+        return np.array(self.generation_starts, np.int64)
 
 
 class Exchange(Protocol):
-    """The two wide steps."""
+    """Bring parcels of one target together: `make` gives them for each input, `take` gets whole targets."""
 
-    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
-        """EDGES of all buckets of the exact digests or of some bands."""
+    parallelism: int
+
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
+        """What `take` stored."""
         ...
 
-    def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
-        """Candidate EDGES, in tables of at most `chunk_rows`."""
-        ...
+
+Make = Callable[[Store, Any, int], Iterable[Parcel]]  # (store, input, targets)
+Take = Callable[[Store, int, list[bytes]], Stored]  # (store, target, its parcels)
 
 
 class ProcessExchange:
-    """In this process: 24 bytes a document at a time, so tens of millions of documents."""
+    """In this process, all at once: tens of millions of documents."""
 
-    def __init__(self, store: Store, prefix: str) -> None:
-        """Tables are stored below `prefix`."""
-        self._store, self._prefix = store, prefix
+    def __init__(self, store: Store) -> None:
+        """Parcels stay in memory."""
+        self._store = store
 
-    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
-        """EDGES of all buckets of the exact digests or of some bands."""
-        tables = [bucket_rows(self._store, part, columns) for part in parts.to_pylist()]
-        return _put(self._store, self._prefix, star_table(pa.concat_tables(tables)))
+    parallelism = 1
 
-    def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
-        """Candidate EDGES, in tables of at most `chunk_rows`."""
-        edges = candidate_edges(_read(self._store, bands), _read(self._store, exact))
-        return _put(self._store, self._prefix, edges, chunk_rows)
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
+        """What `take` stored."""
+        held = defaultdict(list)
+        for one in inputs:
+            for target, blob in make(self._store, one, targets):
+                held[target].append(blob)
+        return [stored for target in sorted(held) for stored in _taken(self._store, take, target, held[target])]
 
 
 class SparkExchange:
-    """By Spark DataFrames of integers."""
+    """By a shuffle of parcels."""
 
-    def __init__(self, spark: SparkSession, store: Store, prefix: str) -> None:
-        """Tables are stored below `prefix` by the executors, which open the store by its location."""
-        self._spark, self._location, self._prefix = spark, store.location, prefix
+    def __init__(self, spark: SparkSession, store: Store) -> None:
+        """Executors open the store by its location."""
+        self._context, self._location = spark.sparkContext, store.location
+        self.parallelism = self._context.defaultParallelism
 
-    def stars(self, parts: pa.Table, columns: Sequence[str]) -> Stored:
-        """EDGES of all buckets of the exact digests or of some bands."""
-        fields = ", ".join(f"{name} long" for name in bucket_schema(columns).names)
-        rows = self._frame(parts).mapInArrow(partial(_read_buckets, self._location, tuple(columns)), fields)
-        partitions = 1 + len(columns) * sum(parts["rows"].to_pylist()) // PARTITION_ROWS
-        whole = rows.repartition(max(partitions, self._spark.sparkContext.defaultParallelism), *key_names(columns))
-        stored = whole.mapInArrow(partial(_store_stars, self._location, self._prefix, tuple(columns)), _SPARK_STORED)
-        return _collect(stored)
-
-    def candidates(self, exact: Stored, bands: Stored, chunk_rows: int) -> Stored:
-        """Candidate EDGES, in tables of at most `chunk_rows`."""
-        copies = self._edges(exact).select("member").distinct()
-        fresh = self._edges(bands).join(copies, "member", "left_anti").select("centre", "member").distinct()
-        partitions = 1 + sum(table["rows"] for table in bands) // PARTITION_ROWS
-        together = fresh.repartition(max(partitions, self._spark.sparkContext.defaultParallelism), "centre")
-        stored = together.sortWithinPartitions("centre", "member").mapInArrow(
-            partial(_store_chunks, self._location, self._prefix, chunk_rows), _SPARK_STORED
-        )
-        return _collect(stored)
-
-    def _edges(self, stored: Stored) -> DataFrame:
-        if not stored:
-            return self._spark.createDataFrame([], _SPARK_EDGES)
-        frame = self._frame(pa.Table.from_pylist(stored))
-        return frame.mapInArrow(partial(_read_edges, self._location), _SPARK_EDGES)
-
-    def _frame(self, table: pa.Table) -> DataFrame:
-        """A small table of keys, a task each up to a bound."""
-        rows = [tuple(row.values()) for row in table.to_pylist()]
-        kinds = {pa.string(): "string", pa.int64(): "long"}
-        columns = ", ".join(f"{field.name} {kinds[field.type]}" for field in table.schema)
-        slices = max(1, min(len(rows), 2000))
-        return self._spark.createDataFrame(self._spark.sparkContext.parallelize(rows, slices), columns)
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
+        """What `take` stored."""
+        rows: RDD[Any] = self._context.parallelize(inputs, max(1, min(len(inputs), 2000)))
+        made = rows.mapPartitions(partial(_make, self._location, make, targets))
+        stored = made.partitionBy(targets, int).mapPartitions(partial(_take, self._location, take)).collect()
+        return sorted(stored, key=lambda row: (row["kind"], row["target"], row["key"]))
 
 
-def _put(store: Store, prefix: str, edges: pa.Table, chunk_rows: int | None = None) -> Stored:
-    step = chunk_rows or max(1, edges.num_rows)
-    return [put_table(store, prefix, edges.slice(start, step)) for start in range(0, edges.num_rows, step)]
-
-
-def _read(store: Store, stored: Stored) -> pa.Table:
-    return read_tables(store, [table["key"] for table in stored], EDGES)
-
-
-def _collect(frame: DataFrame) -> Stored:
-    """Keys and counts: one row a stored table."""
-    return sorted((row.asDict() for row in frame.collect()), key=lambda row: row["key"])
-
-
-def _read_buckets(
-    location: str, columns: tuple[str, ...], batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
+def _make(location: str, make: Make, targets: int, inputs: Iterable[Any]) -> Iterator[Parcel]:
     store = open_store(location)
-    for batch in batches:
-        for part in batch.to_pylist():
-            yield from bucket_rows(store, part, columns).to_batches()
+    for one in inputs:
+        yield from make(store, one, targets)
 
 
-def _store_stars(
-    location: str, prefix: str, columns: tuple[str, ...], batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    rows = pa.Table.from_batches(batches, bucket_schema(columns))
-    yield from _stored(_put(open_store(location), prefix, star_table(rows)))
-
-
-def _store_chunks(
-    location: str, prefix: str, chunk_rows: int, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    edges = pa.Table.from_batches(batches, EDGES)
-    yield from _stored(_put(open_store(location), prefix, edges, chunk_rows))
-
-
-def _read_edges(location: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _take(location: str, take: Take, rows: Iterable[Parcel]) -> Iterator[dict[str, Any]]:
+    held = defaultdict(list)
+    for target, blob in rows:
+        held[target].append(blob)
     store = open_store(location)
-    for batch in batches:
-        for stored in batch.to_pylist():
-            yield from _read(store, [stored]).to_batches()
+    for target in sorted(held):
+        yield from _taken(store, take, target, held[target])
 
 
-def _stored(tables: Stored) -> list[pa.RecordBatch]:
-    schema = pa.schema([("key", pa.string()), ("rows", pa.int64())])
-    return pa.Table.from_pylist(tables, schema=schema).to_batches()
+def _taken(store: Store, take: Take, target: int, blobs: list[bytes]) -> Stored:
+    """What `take` stored, and a row that tells the bytes that were brought together for it."""
+    return [*take(store, target, blobs), {"kind": PARCELS, "target": target, "key": "", "rows": sum(map(len, blobs))}]
+
+
+def _targets(size_bytes: int, least: int) -> int:
+    return max(least, min(MAX_TARGETS, 1 + size_bytes // TARGET_BYTES))
+
+
+def exchange_copies(exchange: Exchange, terms: Terms, parts: pa.Table) -> Stored:
+    """EDGES from the best document of each exact digest to its copies."""
+    targets = _targets(40 * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    return exchange.run(parts.to_pylist(), partial(_make_copies, terms), partial(_take_copies, terms), targets)
+
+
+def exchange_bands(exchange: Exchange, terms: Terms, parts: pa.Table, column: str, copies: str) -> Stored:
+    """BUCKETS (and HOT, where there are such) of the bands of one column."""
+    targets = _targets(32 * BANDS_PER_COLUMN * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    make = partial(_make_bands, terms, column, copies)
+    return exchange.run(parts.to_pylist(), make, partial(_take_bands, terms, column), targets)
+
+
+def exchange_edges(
+    exchange: Exchange, terms: Terms, buckets: Stored, removed: list[str], earlier: list[Stored], chunk_rows: int
+) -> Stored:
+    """Distinct EDGES of the round after those whose marks are named, without the edges of those rounds, in chunks.
+
+    `earlier`: what this gave in each of those rounds. Edges of one centre stay together within a target.
+    """
+    targets = _targets(48 * sum(table["rows"] for table in buckets), _EDGE_TARGETS)
+    before: dict[int, list[str]] = defaultdict(list)
+    for stored in earlier:
+        for table in stored:
+            before[table["target"]].append(table["key"])
+    make = partial(_make_edges, terms, tuple(removed))
+    take = partial(_take_edges, terms, dict(before), chunk_rows)
+    return exchange.run([table["key"] for table in buckets], make, take, targets)
+
+
+def _make_copies(terms: Terms, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
+    yield from parcels(exact_rows(store, part, apart=terms.apart), targets)
+
+
+def _take_copies(terms: Terms, store: Store, target: int, blobs: list[bytes]) -> Stored:
+    edges = copy_edges(unpacked(blobs, 5), terms.starts, terms.fresh_from)
+    return _put(store, terms, "copies", target, edges)
+
+
+def _make_bands(
+    terms: Terms, column: str, copies: str, store: Store, part: dict[str, Any], targets: int
+) -> Iterator[Parcel]:
+    yield from parcels(band_rows(store, part, column, copies, apart=terms.apart), targets)
+
+
+def _take_bands(terms: Terms, column: str, store: Store, target: int, blobs: list[bytes]) -> Stored:
+    buckets, hot = bucket_table(unpacked(blobs, 4), terms.starts, terms.fresh_from, terms.bucket_cap)
+    return _put(store, terms, f"buckets-{column}", target, buckets) + _put(store, terms, f"hot-{column}", target, hot)
+
+
+def _make_edges(terms: Terms, removed: tuple[str, ...], store: Store, key: str, targets: int) -> Iterator[Parcel]:
+    bits = [read_all_marks(store, name) for name in removed]
+    edges = round_edges(read_parquet(store.get(key)), bits, terms.fresh_from)
+    rows = np.column_stack([edges[name].to_numpy() for name in EDGES.names])
+    yield from parcels(distinct_edges(rows, np.zeros((0, 2), np.int64)), targets)
+
+
+def _take_edges(
+    terms: Terms, before: dict[int, list[str]], chunk_rows: int, store: Store, target: int, blobs: list[bytes]
+) -> Stored:
+    tables = [read_parquet(store.get(key), ["centre", "member"]) for key in before.get(target, [])]
+    known = [np.column_stack([t["centre"].to_numpy(), t["member"].to_numpy()]) for t in tables]
+    rows = distinct_edges(unpacked(blobs, 6), np.concatenate([np.zeros((0, 2), np.int64), *known]))
+    edges = pa.table([pa.array(np.ascontiguousarray(column)) for column in rows.T], schema=EDGES)
+    made: Stored = []
+    for start in range(0, edges.num_rows, chunk_rows):
+        made += _put(store, terms, "edges", target, edges.slice(start, chunk_rows))
+    return made
+
+
+def _put(store: Store, terms: Terms, kind: str, target: int, table: pa.Table) -> Stored:
+    if not table.num_rows:
+        return []
+    return [{"kind": kind, "target": target, **put_table(store, f"{terms.prefix}/tables/{kind}", table)}]

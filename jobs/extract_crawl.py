@@ -183,6 +183,7 @@ def make_stage(config: Config, crawl_root: str, context: Context | None = None) 
             "page_seconds": config.page_seconds,
             "page_memory_mb": config.page_memory_mb,
             "fetch_rules": asdict(rules_for(config.fetch, context)),
+            "takedowns": _takedowns(context.store) if context is not None else [],
         },
         equations={
             "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
@@ -202,7 +203,15 @@ def retry_stage(config: Config, dataset: Dataset, reason: str) -> Stage:
         root = _root(config.crawl)
     stage = make_stage(replace(config, documents=dataset.name), root)
     told = {**stage.worker_config, "version": dataset.manifest.version, "reason": reason}
+    told["takedowns"] = _takedowns(dataset.store)
     return replace(stage, worker="jobs.extract_worker:open_retry_worker", worker_config=told)
+
+
+def _takedowns(store: Store) -> list[str]:
+    """Keys of the list of what was asked to be taken down: no setting, so that a longer list makes nothing anew."""
+    from pipelines.takedown.listing import part_keys
+
+    return part_keys(store)
 
 
 def _root(crawl: str) -> str:

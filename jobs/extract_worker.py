@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,13 +34,16 @@ from pipelines.filters.blocklist import Blocklists, load_blocklists
 from pipelines.filters.clean import CleanRules
 from pipelines.filters.measures import MEASURE_SCHEMA
 
+if TYPE_CHECKING:
+    from pipelines.takedown.requests import Listed
+
 RETRY_ROWS = 1000  # ledger rows that are tried again at once
 
 
-def open_worker(worker_config: dict[str, Any], _store: Store) -> Callable[[Unit], UnitResult]:
+def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Documents, measures and ledger of one unit of the crawl."""
     crawl = open_store(worker_config["crawl_root"])
-    rules = rules_of(worker_config)
+    rules = rules_of(worker_config, store)
 
     def extract(unit: Unit) -> UnitResult:
         spec = unit.spec
@@ -66,7 +69,7 @@ def open_retry_worker(worker_config: dict[str, Any], store: Store) -> Callable[[
     verdict changed.  Counters are differences: what leaves an account is taken out of it, number and key sum.
     """
     crawl = open_store(worker_config["crawl_root"])
-    rules = rules_of(worker_config)
+    rules = rules_of(worker_config, store)
     settings = input_settings(worker_config)
     reason = worker_config["reason"]
     lost = open_dataset(store, worker_config["documents"], worker_config["version"])
@@ -118,8 +121,8 @@ def _place(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _PLACE)
 
 
-def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
-    """The rules that the settings mean."""
+def rules_of(worker_config: dict[str, Any], store: Store | None = None) -> DocumentRules:
+    """The rules that the settings mean; takedowns are read from the store of the datasets."""
     languages = frozenset(worker_config["languages"]) or None
     looks = SniffRules(
         languages=languages if worker_config["sniff"] or worker_config["sniff_language"] else None,
@@ -136,6 +139,7 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
         refused_signals=frozenset(worker_config["refused_signals"]),
         clean=CleanRules(lines=worker_config["lines"], pii=pii),
         blocklists=open_blocklists(worker_config["blocklists"]),
+        takedowns=open_takedowns(store, worker_config["takedowns"]),
         page=PageRules(
             engine=worker_config["engine"],
             markdown=worker_config["markdown"],
@@ -146,6 +150,15 @@ def rules_of(worker_config: dict[str, Any]) -> DocumentRules:
             memory_bytes=worker_config["page_memory_mb"] << 20,
         ),
     )
+
+
+def open_takedowns(store: Store | None, keys: list[str]) -> Listed | None:
+    """What was asked to be taken down; None where nothing was."""
+    if store is None or not keys:
+        return None
+    from pipelines.takedown.listing import read_listed
+
+    return read_listed(store, keys)
 
 
 @functools.lru_cache(maxsize=2)

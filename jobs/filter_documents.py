@@ -1,5 +1,7 @@
 """Apply the annotations: the documents that stay become `corpus` and, a twentieth of them, `heldout`.
 
+Of what stays, the spans of the annotations named in `cuts` leave the text, each with a row in the ledger.
+
 A rule drops or marks; what the marking rules would drop is counted in the statistics (`marked`) of both datasets. Reads
 the measures, the dedup verdicts and the quality scores, never the text, to decide; so moving a bound costs a
 scan of small columns and the writing of what stays. Whole dedup clusters go to `heldout`, chosen by hash, at least
@@ -28,7 +30,7 @@ from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_uni
 from pipelines.datasets import Dataset, aligned_parts
 from pipelines.datasets.books import Equation
 from pipelines.datasets.dataset import read_parquet
-from pipelines.datasets.manifest import Manifest, latest_manifest, read_part_list
+from pipelines.datasets.manifest import Manifest, as_first_written, latest_manifest, read_part_list
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
@@ -39,6 +41,7 @@ QUALITY = "quality.fasttext"
 RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
 LEAST_CLUSTERS = 5
 EXCERPT_CHARACTERS = 200
+_CUT = "cut."  # role of annotations that cut, with their number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,10 @@ class Config:
     )
     min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")
     heldout_fraction: float = setting(0.05, "share of dedup clusters that go to heldout, 0 to 1")
+    cuts: list[str] = setting(  # noqa: RUF009
+        doc="annotations whose spans leave the texts, the first one's account first: [lines, substrings]",
+        factory=list,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +89,21 @@ class _Verdicts:
             reason = pc.if_else(low, "low_quality", reason)
             value = pc.if_else(low, score, value)
             threshold = pc.if_else(low, self.min_quality, threshold)
+        for cut in _cuts(part):
+            family = _family(cut)
+            hollow = pc.and_(pc.is_null(reason), cut[f"{family}.hollow"].combine_chunks())
+            reason = pc.if_else(hollow, "hollow", reason)
+            value = pc.if_else(hollow, cut[f"{family}.kept_share"].combine_chunks(), value)
         if "dedup" in part:
             copies = pc.invert(part["dedup"]["dedup.keep"].combine_chunks())
             reason = pc.if_else(copies, "duplicate", reason)
             value = pc.if_else(copies, part["dedup"]["dedup.similarity"].combine_chunks(), value)
             threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
             match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)
+        gone = documents["file"].combine_chunks().is_null()  # a tombstone: no record is without its file
+        reason = pc.if_else(gone, "takedown", reason)
+        value, threshold = (pc.if_else(gone, pa.scalar(None, pa.float64()), x) for x in (value, threshold))
+        match = pc.if_else(gone, pa.scalar(None, pa.string()), match)
         return pa.table({"reason": reason, "value": value, "threshold": threshold, "match": match})
 
     def marks(self, part: dict[str, pa.Table]) -> dict[str, np.ndarray]:
@@ -105,8 +121,10 @@ def run(config: Config, context: Context) -> list[Manifest]:
     for role in ("dedup", "quality"):
         if name := getattr(config, role):
             inputs[role] = context.open(name)
+    inputs |= {f"{_CUT}{number}": context.open(name) for number, name in enumerate(config.cuts)}
     verdicts = _Verdicts(bounds=config.bounds, min_quality=config.min_quality)
-    identity = stage_id("filter_documents", VERSION, config, {"thresholds": _thresholds_hash()})
+    decisive = {k: v for k, v in content_config(config).items() if k != "cuts" or v}
+    identity = stage_id("filter_documents", VERSION, decisive, {"thresholds": _thresholds_hash()})
     parts = _joined_parts(documents, inputs)
     units, history = _units(context, config, identity, verdicts, documents, parts)
     stage = Stage(
@@ -121,8 +139,9 @@ def run(config: Config, context: Context) -> list[Manifest]:
         equations={
             "documents": Equation(total="read", terms=("kept", "rejected", "failed")),
             "split": Equation(total="kept", terms=("corpus", "heldout")),
+            **({"characters": Equation(total="in", terms=("out", "removed"))} if config.cuts else {}),
         },
-        config=content_config(config),
+        config=decisive,
     )
     parents = [Parent(manifest=documents.manifest)]
     parents += [Parent(manifest=d.manifest, role=role) for role, d in inputs.items()]
@@ -192,7 +211,7 @@ def _units(
 
 
 def _unit_id(part: dict[str, dict[str, Any]], bounds: dict[str, float]) -> str:
-    return hash_unit({role: [r["content_sum"], r["input"]] for role, r in part.items()}, bounds)
+    return hash_unit({role: [as_first_written(r)[1], r["input"]] for role, r in part.items()}, bounds)
 
 
 def _heldout_bounds(
@@ -214,7 +233,7 @@ def _heldout_bounds(
     if rare and fraction > 0:
         for part in parts:
             keys = {role: row["key"] for role, row in part.items()}
-            loaded = _load(store, keys, ["id", "language", "source_type"])
+            loaded = _load(store, keys, ["id", "language", "source_type", "file"])
             stays = pc.is_null(verdicts.judge(loaded)["reason"]).to_pylist()
             for name, point, is_kept in zip(
                 loaded["documents"]["language"].to_pylist(), _points(loaded), stays, strict=True
@@ -260,8 +279,10 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
         limit = np.array([limits.get(name or "", limits[""]) for name in documents["language"].to_pylist()], np.float64)
         held = pc.and_(stays, pa.array(_points(part) < limit))
         trained = pc.and_not(stays, held)
-        tables = {corpus: documents.filter(trained), heldout: documents.filter(held)}
-        result = UnitResult(parts=tables, ledger=_ledger(documents, verdict))
+        result = UnitResult()
+        written, changes = _apply_cuts(part, stays, result)
+        tables = {corpus: written.filter(trained), heldout: written.filter(held)}
+        result.parts, result.ledger = tables, pa.concat_tables([_ledger(documents, verdict), changes])
         for name, table in tables.items():
             result.stats |= document_stats(table, prefix=f"stats@{name}.")
         for name, marked in verdicts.marks(part).items():
@@ -283,6 +304,52 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
         return result
 
     return judge
+
+
+def _cuts(part: dict[str, pa.Table]) -> list[pa.Table]:
+    """The annotations that cut, in their order."""
+    return [part[role] for role in sorted(part) if role.startswith(_CUT)]
+
+
+def _family(cut: pa.Table) -> str:
+    return next(name.removesuffix(".spans") for name in cut.schema.names if name.endswith(".spans"))
+
+
+def _apply_cuts(part: dict[str, pa.Table], stays: pa.ChunkedArray, result: UnitResult) -> tuple[pa.Table, pa.Table]:
+    """(documents without their spans, ledger rows of what left); counts the characters. Only of what stays."""
+    documents, cuts = part["documents"], _cuts(part)
+    if not cuts:
+        return documents, LEDGER.empty_table()
+    from pipelines.dedup.spans import cut_spans, join_spans, read_spans, span_detail
+
+    columns = [cut[f"{_family(cut)}.spans"].combine_chunks() for cut in cuts]
+    touched = pc.is_valid(columns[0])
+    for column in columns[1:]:
+        touched = pc.or_(touched, pc.is_valid(column))
+    touched = pc.and_(touched, stays.combine_chunks())
+    about = documents.select(["id", "url", "file", "offset", "length", "text"]).filter(touched).to_pylist()
+    written = zip(*(column.filter(touched).to_pylist() for column in columns), strict=True)
+    texts, rows = [], []
+    for row, families in zip(about, written, strict=True):
+        spans = join_spans(read_spans(family) for family in families)
+        text = row.pop("text")
+        texts.append(cut_spans(text, spans))
+        by_rule: dict[str, list[tuple[int, int]]] = {}
+        for start, end, rule in spans:
+            by_rule.setdefault(rule, []).append((start, end))
+        for rule, places in sorted(by_rule.items()):
+            lost = sum(end - start for start, end in places)
+            result.counters.add_count(f"characters.removed.{rule}", lost)
+            told = {"stage": "filter_documents", "verdict": "changed", "reason": rule, "value": float(lost)}
+            rows.append(row | told | {"detail": span_detail(places)})
+    before = documents["text"]
+    after = pc.replace_with_mask(before.combine_chunks(), touched, pa.array(texts, before.type))
+    for account, column in (("in", before), ("out", after)):
+        length = pc.sum(pc.utf8_length(column.filter(stays))).as_py() or 0
+        result.counters.add_count(f"characters.{account}", length)
+    at = documents.schema.get_field_index("text")
+    changed = documents.set_column(at, documents.schema.field(at), after)
+    return changed, pa.Table.from_pylist(rows, schema=LEDGER)
 
 
 def _excerpt(id: str | None, text: str | None) -> str | None:

@@ -27,7 +27,7 @@ from jobs.runtime.run import run_stage
 from jobs.runtime.stage import FileOut, Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.books import Equation, total_counters
-from pipelines.datasets.manifest import Manifest, latest_manifest, read_part_list
+from pipelines.datasets.manifest import Manifest, as_first_written, latest_manifest, read_part_list
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.schemas import LEDGER
@@ -151,7 +151,7 @@ def _encode_units(corpus: Dataset, quality: Dataset | None, covered: int) -> lis
         )
     return [
         Unit(
-            id=hash_unit("encode", row["sha256"], row["unit"]),
+            id=hash_unit("encode", as_first_written(row)[0], row["unit"]),
             input=row["input"],
             size_bytes=row["bytes"],
             spec={

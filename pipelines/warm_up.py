@@ -15,7 +15,11 @@ def warm_up() -> None:
     from pipelines.crawl.extract import extract_html
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.components import clusters
-    from pipelines.dedup.signature import band_digests, exact_digests
+    from pipelines.dedup.frequency import Sketch, SketchShape
+    from pipelines.dedup.paragraphs import UnitRules, find_units
+    from pipelines.dedup.rounds import remove
+    from pipelines.dedup.signature import exact_digests, sign
+    from pipelines.dedup.substring import SubstringRules, find_anchors, find_repeats, window_rows
     from pipelines.dedup.verify import jaccards
     from pipelines.filters.clean import CleanRules, clean
     from pipelines.filters.measures import measure
@@ -27,10 +31,19 @@ def warm_up() -> None:
     measure(cleaned.texts, cleaned.facts)
     measure(texts)
     exact_digests(texts)
-    band_digests(texts, BandPlan())
+    sign(texts, BandPlan())
     left, right = np.array([0], np.int64), np.array([2], np.int64)
     jaccards(texts, left, right)
-    clusters(np.zeros(3, np.int64), left, right)
+    clusters(np.zeros(3, np.int64), left, right, left)
+    remove(left, right, np.zeros(3, bool), np.zeros(3, bool))
+    units = find_units(texts, UnitRules())
+    for bound in (2, 1000):  # counters of one byte and of two
+        sketch = Sketch(SketchShape(mib=1, bound=bound))
+        sketch.add(units.digest)
+        held = sketch.frequent().holds(units.digest)
+    anchors, rules, nodes = find_anchors(texts, SubstringRules()), SubstringRules(), np.arange(3)
+    windows = window_rows(texts, anchors, np.ones(len(anchors), held.dtype), 0, nodes, nodes, nodes, rules)
+    find_repeats(windows, rules)
 
 
 if __name__ == "__main__":

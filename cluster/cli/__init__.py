@@ -24,6 +24,7 @@ _COMMANDS = {
     "datasets": "look at what is stored: ls, show, sample, files, gc",
     "preview": "what a filter's threshold would keep, before any run",
     "explain": "what happened to a URL or a document, and why",
+    "takedown": "remove pages everywhere, and prove it: add, apply, verify, purge",
     "config": "settings of a job, with defaults, units and origins",
     "runs": "training runs: ls, show, resume",
     "submit": "send a job to a cluster",

@@ -27,7 +27,7 @@ from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError, ConflictError, InputError, IntegrityError
 
 FORMAT = "gristmill.submission/1"
-SPARK_JOBS = ("extract_crawl", "dedup_documents")
+SPARK_JOBS = ("extract_crawl", "dedup_documents", "dedup_lines", "dedup_substrings")
 RAY_JOBS = ("score_quality", "tokenize_documents", "pretrain")
 # Of the AWS variables only those that name places travel; keys never do.
 TRAVELLING = (

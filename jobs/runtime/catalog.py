@@ -11,6 +11,8 @@ from pipelines.errors import ConfigError
 JOBS = (
     "extract_crawl",
     "dedup_documents",
+    "dedup_lines",
+    "dedup_substrings",
     "train_quality",
     "score_quality",
     "filter_documents",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.runtime.execute import DONE
-from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.parts import conform, read_parquet
 from pipelines.datasets.store import Store
 
 
@@ -66,7 +66,7 @@ def read_done(store: Store, prefix: str) -> pa.Table:
     """All done rows of a stage in flight; of a unit with several outcomes, those of the smaller attempt."""
     keys = [o.key for o in store.list(f"{prefix}/done/")]
     with ThreadPoolExecutor(8) as pool:
-        tables = list(pool.map(lambda k: read_parquet(store.get(k)).cast(DONE), keys))
+        tables = list(pool.map(lambda k: conform(read_parquet(store.get(k)), DONE), keys))
     settled = settle(pa.concat_tables(tables)) if tables else DONE.empty_table()
     pa.default_memory_pool().release_unused()
     return settled

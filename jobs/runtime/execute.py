@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.runtime.stage import Stage, Unit, UnitResult
+from jobs.runtime.stage import Output, Stage, Unit, UnitResult
 from pipelines.datasets.books import check_books
 from pipelines.datasets.content import format_sum
 from pipelines.datasets.manifest import PART_LIST
@@ -76,21 +76,20 @@ def _run_once(stage: Stage, unit: Unit, store: Store) -> pa.Table:
     for name, n in result.stats.items():
         result.counters.add_count(name if name.startswith("stats@") else f"stats.{name}", n)
     check_books(f"unit {unit.input} of {stage.job}", result.counters.values, stage.equations)
-    objects = [(o.dataset, e) for o in stage.outputs for e in _encode(stage, o.dataset, o.schema, unit, result)]
+    objects = [(o.dataset, e) for o in stage.outputs for e in _encode(stage, o, unit, result)]
     for _, encoded in objects:
         if encoded.role != "none":
             store.put(encoded.key, encoded.body)
     return _done_rows(stage, unit, objects, result)
 
 
-def _encode(
-    stage: Stage, dataset: str, schema: pa.Schema | None, unit: Unit, result: UnitResult
-) -> list[EncodedObject]:
+def _encode(stage: Stage, output: Output, unit: Unit, result: UnitResult) -> list[EncodedObject]:
     encoded = []
-    if schema is not None:
-        if dataset not in result.parts:
-            raise ValueError(f"{stage.worker} made no part of {dataset} for unit {unit.input}")
-        encoded.append(_part(dataset, unit, "part", result.parts[dataset], schema))
+    dataset = output.dataset
+    if dataset in result.parts and output.schema is not None:
+        encoded.append(_part(dataset, unit, "part", result.parts[dataset], output.schema))
+    elif output.schema is not None and not output.optional:
+        raise ValueError(f"{stage.worker} made no part of {dataset} for unit {unit.input}")
     encoded += [
         encode_file(dataset, unit.id, f.role, f.suffix, f.body, f.rows, cell=f.cell, tokens=f.tokens)
         for f in result.files

@@ -88,7 +88,7 @@ def run_stage(
 def fingerprint(stage_id: str, dataset: str, units: pa.Table, parents: Sequence[Manifest]) -> str:
     """32 hex that answer: is this version finished? Of the stage, the units and the parents' content."""
     hasher = hashlib.sha256(f"{stage_id}\n{dataset}\n".encode())
-    for sums in sorted(f"{p.name} {p.content_sum}" for p in parents):
+    for sums in sorted(f"{p.name} {p.first_sum}" for p in parents):
         hasher.update(sums.encode() + b"\n")
     for chunk in units["unit"].sort().chunks:
         hasher.update("\n".join(chunk.to_pylist()).encode() + b"\n")

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.datasets.books import Counters, Equation
-from pipelines.datasets.manifest import Manifest
+from pipelines.datasets.manifest import Manifest, as_first_written
 from pipelines.datasets.parts import PartWriter
 
 UNITS = pa.schema(
@@ -71,13 +71,15 @@ class UnitResult:
 class Output:
     """A dataset that the stage makes; `schema` None where it consists of files only.
 
-    Counters named `stats.x` become statistics of the home, `stats@NAME.x` of the output NAME.
+    `optional`: a unit may make no part of it. Counters named `stats.x` become statistics of the home, `stats@NAME.x`
+    of the output NAME.
     """
 
     dataset: str
     kind: str
     schema: pa.Schema | None = None
     stats: dict[str, Any] = field(default_factory=dict)
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +139,10 @@ def part_units(parts: pa.Table, **spec: Any) -> list[Unit]:
     """One unit for each row of a parent's part list, named by the part's bytes."""
     return [
         Unit(
-            id=hash_unit(r["sha256"], r["unit"]),
+            id=hash_unit(as_first_written(r)[0], r["unit"]),
             input=r["input"],
             size_bytes=r["bytes"],
             spec={"key": r["key"], "rows_sum": r["rows_sum"], **spec},
         )
-        for r in parts.select(["sha256", "unit", "input", "bytes", "key", "rows_sum"]).to_pylist()
+        for r in parts.drop_columns(["counters"]).to_pylist()
     ]

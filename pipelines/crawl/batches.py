@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.crawl.document import Candidate, DocumentRules, candidate_of, ledger_row, record_key
 from pipelines.crawl.domain import registered_domain
@@ -118,6 +119,8 @@ def finish_batch(gathered: _Gathered, rules: DocumentRules, extractor: PageExtra
     kept, counts, facts = _clean(kept, rules, gathered)
     if _convert(kept, rules):
         facts = None  # of the texts before
+    if (left := _without_listed(kept, rules, gathered)) is not kept:
+        kept, facts = left, None
     gathered.fates += [("kept", row.candidate.key) for row in kept]
     table = _documents(kept, rules)
     return Batch(
@@ -188,6 +191,29 @@ def _convert(kept: list[_Kept], rules: DocumentRules) -> bool:
         else:
             row.text, row.original = apply_policy(row.text, row.language, row.script, rules.script)
     return any(row.original is not None for row in kept)
+
+
+def _without_listed(kept: list[_Kept], rules: DocumentRules, gathered: _Gathered) -> list[_Kept]:
+    """Without texts and documents that were asked to be taken down; what the ledger tells of them is taken back."""
+    listed = rules.takedowns
+    if listed is None or not kept or not (len(listed.texts) or len(listed.ids)):
+        return kept
+    from pipelines.takedown.requests import text_digests
+
+    texts = text_digests(pa.array([row.text for row in kept], pa.large_string()))
+    by_text = pc.fill_null(pc.is_in(texts, listed.texts), False).to_pylist()
+    by_id = pc.is_in(pa.array([row.candidate.id for row in kept], pa.string()), listed.ids).to_pylist()
+    gone = {row.candidate.id for row, a, b in zip(kept, by_text, by_id, strict=True) if a or b}
+    if not gone:
+        return kept
+    for told in gathered.ledger:
+        if told["id"] in gone:
+            told.update(url=None, detail=None, excerpt=None)
+    for row in kept:
+        if row.candidate.id in gone:
+            known = {"id": row.candidate.id, "detail": "text"}
+            gathered.refuse(ledger_row(row.candidate, row.candidate.file, "takedown", **known), row.candidate.key)
+    return [row for row in kept if row.candidate.id not in gone]
 
 
 def extract_pages(extractor: PageExtractor, candidates: list[Candidate]) -> list[Found]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.crawl.domain import host_of
 from pipelines.crawl.entity import UndecodableError, entity_body
@@ -18,6 +18,9 @@ from pipelines.crawl.pages import SIGNAL_HEADERS, PageInput, PageRules
 from pipelines.datasets.schemas import document_id
 from pipelines.filters.blocklist import Blocklists
 from pipelines.filters.clean import CleanRules
+
+if TYPE_CHECKING:
+    from pipelines.takedown.requests import Listed
 
 STAGE = "extract_crawl"
 # Verdict of each reason that this stage can give; the meanings are in pipelines/datasets/reasons.py.
@@ -30,7 +33,7 @@ VERDICTS = {
     "http_status": "rejected", "not_html": "rejected", "bad_url": "rejected", "too_long": "rejected",
     "too_deep": "rejected", "too_many_tags": "rejected", "too_many_attributes": "rejected",
     "empty": "rejected", "language": "rejected", "sniffed_language": "rejected", "sniffed_short": "rejected",
-    "opt_out": "rejected", "blocked_url": "rejected",
+    "opt_out": "rejected", "blocked_url": "rejected", "takedown": "rejected",
 }  # fmt: skip
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _MARKUP_START = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body|<!--)", re.IGNORECASE)
@@ -46,7 +49,8 @@ class DocumentRules:
 
     `languages` None keeps every language; `zh` means Cantonese too.  `script` is a policy of
     pipelines/language/convert.py.  `opt_out`: keep (signals are not recorded), mark, or drop where a signal is one of
-    `refused_signals`.  `clean` None leaves texts as they are.  A page that `blocklists` name is not looked at.
+    `refused_signals`.  `clean` None leaves texts as they are.  A page that `blocklists` or
+    `takedowns` name is not looked at.
     """
 
     source: str = "crawl"
@@ -57,6 +61,7 @@ class DocumentRules:
     refused_signals: frozenset[str] = frozenset({"noai", "tdm-reservation"})
     clean: CleanRules | None = field(default_factory=CleanRules)
     blocklists: Blocklists | None = None
+    takedowns: Listed | None = None
     page: PageRules = field(default_factory=PageRules)
 
     def wants(self, language: str) -> bool:
@@ -107,6 +112,8 @@ def candidate_of(item: Record | Damage, file: str, rules: DocumentRules) -> Cand
         return ledger_row(item, file, item.reason, detail=item.detail or None)
     url = item.target_uri.decode("utf-8", "replace")
     date = item.headers.get("warc-date", "")
+    if rules.takedowns is not None and (kind := rules.takedowns.kind_of(url)) is not None:
+        return ledger_row(item, file, "takedown", detail=kind, id=candidate_id(item, date))  # and not the address
     known = {"id": candidate_id(item, date), "url": url or None}
     host = host_of(url)
     refused = _refuse_record(item, host)

@@ -53,16 +53,33 @@ class Dataset:
         try:
             body = self.store.get(row["key"])
         except MissingObjectError as e:
-            raise IntegrityError(
-                f"{self.name} v{self.manifest.version} names {row['key']}, which is gone", key=row["key"]
-            ) from e
+            raise self._gone(row["key"]) from e
         if hashlib.sha256(body).hexdigest() != row["sha256"]:
             raise IntegrityError(f"{row['key']} differs from its sha256 in the manifest", key=row["key"])
         return body
 
     def read_part(self, key: str, columns: Sequence[str] | None = None) -> pa.Table:
         """One part as a table; page checksums are verified."""
-        return read_parquet(self.store.get(key), columns)
+        try:
+            return read_parquet(self.store.get(key), columns)
+        except MissingObjectError as e:
+            raise self._gone(key) from e
+
+    def _gone(self, key: str) -> IntegrityError:
+        """What to say of an object that the manifest names and the store no longer has."""
+        newer = latest_manifest(self.store, self.name)
+        told = f"{self.name} v{self.manifest.version} names {key}, which is gone"
+        if newer is not None and newer.version > self.manifest.version and self._purged(newer):
+            return IntegrityError(
+                f"{told}: it held pages that were taken down and purged",
+                key=key,
+                mend=f"read v{newer.version}, which has tombstones in their place",
+            )
+        return IntegrityError(told, key=key, mend="restore the object, or run the job again under a new root")
+
+    @staticmethod
+    def _purged(newer: Manifest) -> bool:
+        return any(parent["role"] == "takedown" for parent in newer.parents)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows, part by part."""

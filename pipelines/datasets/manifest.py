@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipelines.datasets.chain import Chain
 from pipelines.datasets.names import home, manifest_key, manifest_prefix
-from pipelines.datasets.parts import read_parquet, sorted_rows
+from pipelines.datasets.parts import conform, read_parquet, sorted_rows
 from pipelines.datasets.store import Store
 from pipelines.errors import IntegrityError, MissingObjectError
 
@@ -43,6 +44,8 @@ PART_LIST = pa.schema(
         pa.field("tokens", pa.int64(), metadata={"doc": "token shards: tokens"}),
         pa.field("generation", pa.int64(), metadata={"doc": "version that brought the unit"}),
         pa.field("counters", COUNTERS, metadata={"doc": "the unit's books and statistics"}),
+        pa.field("origin_sha256", pa.string(), metadata={"doc": "sha256 before the first takedown; null: none"}),
+        pa.field("origin_sum", pa.string(), metadata={"doc": "content_sum before the first takedown; null: none"}),
     ]
 )
 CONTENT_ROLES = ("part", "shard", "file")
@@ -78,6 +81,11 @@ class Manifest:
     def fingerprint(self) -> str:
         """Answers: is this version finished?"""
         return self.job["fingerprint"]
+
+    @property
+    def first_sum(self) -> str:
+        """The content sum before anything was taken down: what versions made of this one are known by."""
+        return self.job.get("content_sum_before_takedown", self.content_sum)
 
     def pin(self, role: str = "input") -> dict[str, Any]:
         """Name, version and hash, as parents and plans hold them."""
@@ -159,4 +167,12 @@ def read_part_list(store: Store, manifest: Manifest) -> pa.Table:
         ) from e
     if hashlib.sha256(encoded).hexdigest() != manifest.part_list["sha256"]:
         raise IntegrityError(f"{store.location}: {key} differs from the hash in the manifest", key=key)
-    return read_parquet(encoded)
+    return conform(read_parquet(encoded), PART_LIST)
+
+
+def as_first_written(row: Mapping[str, Any]) -> tuple[str, str]:
+    """(sha256, content_sum) of an object of the part list as its job wrote it, whatever was taken down since.
+
+    What was made of it is known by these: a takedown makes nothing anew.
+    """
+    return row.get("origin_sha256") or row["sha256"], row.get("origin_sum") or row.get("content_sum", "")

@@ -31,9 +31,11 @@ REASONS: dict[str, str] = {
     "language": "the text is in a language that is not wanted",
     "sniffed_language": "a look before extraction found next to nothing in a wanted language",
     "sniffed_short": "a look before extraction found fewer letters than the bound",
+    "takedown": "the page, its domain or its text was asked to be taken down",
     "opt_out": "the publisher asks not to be used, and the policy honours it",
     # rejected by filter_documents, from annotations
     "duplicate": "an equal or nearly equal document was kept instead",
+    "hollow": "too little of the text is left without what recurs over the corpus",
     "low_quality": "the quality model's score is below the threshold",
     "too_short": "fewer characters than the bound",
     "few_words": "fewer words than the bound",
@@ -105,6 +107,10 @@ REASONS: dict[str, str] = {
     "pii_cn_plate": "a Chinese number plate was masked",
     "pii_qq": "a QQ number was masked",
     "pii_wechat": "a WeChat name was masked",
+    # changed by filter_documents: spans that dedup marked
+    "repeated_paragraph": "a paragraph that recurs too often over the corpus",
+    "repeated_sentence": "a sentence that recurs too often over the corpus",
+    "repeated_substring": "a run of characters that stands in an earlier text as well",
     # rejected by tokenize_documents
     "no_tokens": "the text encodes to no token",
     "holds_special_token": "the text holds a reserved token",

@@ -128,6 +128,27 @@ class S3Store:
         except MissingObjectError:
             return
 
+    def purge(self, key: str) -> None:
+        """Remove every version and delete marker of the object, where the bucket keeps or once kept versions."""
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        self.delete(key)
+        full = f"{self._prefix}/{key}" if self._prefix else key
+        try:
+            client = boto3.session.Session().client("s3")
+            pages = client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=full)
+            for page in pages:
+                for version in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
+                    if version["Key"] == full:
+                        client.delete_object(Bucket=self._bucket, Key=full, VersionId=version["VersionId"])
+        except (BotoCoreError, ClientError) as e:
+            raise StoreError(
+                f"{self.location}: the versions of {key} cannot be listed or removed: {e}",
+                key=key,
+                mend="give these credentials s3:ListBucketVersions and s3:DeleteObjectVersion",
+            ) from None
+
 
 def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "the region's AWS endpoint"

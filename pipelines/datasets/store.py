@@ -56,6 +56,10 @@ class Store(Protocol):
         """Remove; an absent key is fine."""
         ...
 
+    def purge(self, key: str) -> None:
+        """Remove with all older versions of the object that the store may have kept; an absent key is fine."""
+        ...
+
 
 def open_store(location: str | os.PathLike[str]) -> Store:
     """A store for a folder path, `s3://bucket/prefix`, or `memory://name` (one process only)."""
@@ -203,6 +207,10 @@ class FolderStore:
         """Remove the file."""
         self._path(key).unlink(missing_ok=True)
 
+    def purge(self, key: str) -> None:
+        """Remove the file: a folder keeps no versions (snapshots of the file system are not ours to see)."""
+        self.delete(key)
+
 
 def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
     try:
@@ -272,6 +280,10 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         """Forget."""
         self.objects.pop(check_key(key), None)
+
+    def purge(self, key: str) -> None:
+        """Forget."""
+        self.delete(key)
 
 
 def _missing(location: str, key: str) -> MissingObjectError:

@@ -1,153 +1,134 @@
-"""From texts to signature parts, from signature parts to buckets, from buckets to verified edges.
+"""From signature parts to buckets: what is shuffled, and what is made of it where it arrives.
 
-Each step is a function on Arrow tables and the store, so that Spark and one process run the very same code;
-what differs is only who brings the rows of one bucket together. Texts are read where they are compared, by
-part and row, and never travel.
+A row is 32 bytes: digest, place, tie, node (40 for the exact digest, which has two halves). Rows travel as binary
+blobs, one for each part, column and target, so that an engine pays by the byte and not by the row. Most rows are alone
+with their digest; only those that are not are ever sorted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipelines.datasets.parts import read_parquet, sorted_rows
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
-from pipelines.dedup.bands import BandPlan
-from pipelines.dedup.components import star_edges
-from pipelines.dedup.nodes import read_nodes
-from pipelines.dedup.signature import band_digests, exact_digests
-from pipelines.dedup.verify import jaccards
+from pipelines.dedup.marks import read_marks
+from pipelines.dedup.signed import EXACT, fixed_numbers
 
-EXACT_KEYS = ("exact_high", "exact_low")
-EDGES = pa.schema([("centre", pa.int64()), ("member", pa.int64())])
-PAIRS = EDGES.append(pa.field("similarity", pa.float64()))
-READ_COLUMNS = ("id", "text", "date", "file", "offset")
-
-_PLACE_BITS = 49
-_LENGTH_LIMIT = (1 << 24) - 1
-_MINUTE_LIMIT = (1 << 25) - 1
-_MINUTES_TO_1990 = 20 * 525_960
+_INTEGERS = ("centre", "member", "centre_place", "centre_tie", "member_place", "member_tie")
+EDGES = pa.schema([(name, pa.int64()) for name in _INTEGERS])
+BUCKETS = pa.schema([("start", pa.bool_()), ("node", pa.int64()), ("place", pa.int64()), ("tie", pa.int64())])
+HOT = pa.schema([("digest", pa.int64()), ("size", pa.int64())])
+_ODD = np.int64(0x1E3779B97F4A7C15)
 
 
-def band_keys(plan: BandPlan) -> list[str]:
-    """Column names of the band digests."""
-    return [f"band_{band:03d}" for band in range(plan.num_bands)]
+def exact_rows(store: Store, part: dict[str, Any], *, apart: bool = False) -> np.ndarray:
+    """(m, 5) int64 of a part: both halves of the exact digest, place, tie, node. `apart`: generations do not meet."""
+    return _rows(store, part, EXACT, None, apart)
 
 
-def signatures_schema(plan: BandPlan) -> pa.Schema:
-    """Columns of a signatures dataset: a row for each document, in its order."""
+def band_rows(
+    store: Store, part: dict[str, Any], column: str, copies: str | None, *, apart: bool = False
+) -> np.ndarray:
+    """(m, 4) int64 of a part: digest, place, tie, node, for each band of a column; exact copies have no rows.
 
-    def column(name: str, kind: pa.DataType, doc: str) -> pa.Field:
-        return pa.field(name, kind, metadata={"doc": doc})
+    Bands share one space of digests, since the band's number is in its digest.
+    """
+    return _rows(store, part, column, copies, apart)
 
-    return pa.schema(
-        [
-            column("id", pa.string(), "document id"),
-            column("file", pa.string(), "crawl file"),
-            column("offset", pa.int64(), "byte offset of the record"),
-            column("date", pa.string(), "date of capture"),
-            column("characters", pa.int64(), "length of the text"),
-            column("place", pa.int64(), "longer first, then earlier to the minute: the survivor order in 49 bits"),
-            column("exact_high", pa.int64(), "BLAKE2b-128 of the normal form, first half; null for empty text"),
-            column("exact_low", pa.int64(), "second half"),
-            *(column(name, pa.int64(), "digest of a band of minima; null if too short") for name in band_keys(plan)),
-        ]
+
+def _rows(store: Store, part: dict[str, Any], column: str, copies: str | None, apart: bool) -> np.ndarray:
+    table = read_parquet(store.get(part["signatures"]), [column, "place", "tie"])
+    digests, wanted = fixed_numbers(table[column], np.int64)
+    if copies is not None:
+        wanted = wanted & ~read_marks(store, copies, part["first_node"], part["first_node"] + part["rows"])
+    rows = np.flatnonzero(wanted)
+    digests = digests[rows]
+    if apart:
+        digests = digests ^ (np.array([part["generation"] + 1]) * _ODD)
+    place, tie, node = table["place"].to_numpy()[rows], table["tie"].to_numpy()[rows], part["first_node"] + rows
+    if column == EXACT:
+        return np.column_stack([digests, place, tie, node])
+    made = np.empty((digests.shape[1], len(rows), 4), np.int64)
+    made[:, :, 0] = digests.T
+    made[:, :, 1:] = np.column_stack([place, tie, node])
+    return made.reshape(-1, 4)
+
+
+def parcels(rows: np.ndarray, targets: int) -> Iterator[tuple[int, bytes]]:
+    """(target, rows as bytes) by the first column; a target without rows gets none."""
+    target = (((rows[:, 0] * _ODD).view(np.uint64) >> np.uint64(33)) % np.uint64(targets)).astype(np.int64)
+    order = np.argsort(target, kind="stable")
+    bounds = np.searchsorted(target[order], np.arange(targets + 1))
+    for number in range(targets):
+        if bounds[number] < bounds[number + 1]:
+            yield number, rows[order[bounds[number] : bounds[number + 1]]].tobytes()
+
+
+def unpacked(blobs: Iterable[bytes], width: int) -> np.ndarray:
+    """(n, width) int64 of parcels."""
+    return np.concatenate(
+        [np.zeros((0, width), np.int64), *(np.frombuffer(b, np.int64).reshape(-1, width) for b in blobs)]
     )
 
 
-def sign_documents(documents: pa.Table, plan: BandPlan) -> pa.Table:
-    """The signatures of a table of documents (READ_COLUMNS)."""
-    texts = documents["text"]
-    characters = pc.fill_null(pc.utf8_length(texts), 0).cast(pa.int64()).combine_chunks()
-    high, low = exact_digests(texts)
-    columns = {
-        "id": documents["id"],
-        "file": documents["file"],
-        "offset": documents["offset"],
-        "date": documents["date"],
-        "characters": characters,
-        "place": survivor_places(characters, documents["date"]),
-        "exact_high": high,
-        "exact_low": low,
-        **dict(zip(band_keys(plan), band_digests(texts, plan), strict=True)),
-    }
-    return pa.table(columns, schema=signatures_schema(plan))
+def meeting(rows: np.ndarray, keys: int, generation_starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows that share their first `keys` columns with another, (m,) bool: starts a bucket).
 
-
-def survivor_places(characters: pa.Array, date: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """(n,) int64 below 2^49 that sorts a generation's documents as `survivor_rank` does, but for ties.
-
-    Ties (the same length and the same minute of capture) only decide which copy is the centre of a star,
-    never who survives.
+    Buckets in order of the key, each in the survivor order: generation, place, tie, and the node for twins.
     """
-    stamps = pc.strptime(
-        pc.utf8_slice_codeunits(date, 0, 16), format="%Y-%m-%dT%H:%M", unit="s", error_is_null=True
-    ).cast(pa.int64())
-    minutes = pc.fill_null(pc.divide(stamps, 60), _MINUTE_LIMIT)
-    since = np.clip(np.asarray(minutes) - _MINUTES_TO_1990, 0, _MINUTE_LIMIT)  # to 2053
-    shortness = _LENGTH_LIMIT - np.minimum(np.asarray(characters), _LENGTH_LIMIT)
-    return pa.array((shortness << 25) | since)
+    order = np.argsort(rows[:, 0])
+    first = rows[order, 0]
+    same = first[1:] == first[:-1]
+    shared = np.zeros(len(rows), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    rows = rows[order[shared]]
+    place, tie, node = rows[:, keys], rows[:, keys + 1], rows[:, keys + 2]
+    generation = np.searchsorted(generation_starts, node, side="right")
+    rows = rows[np.lexsort((node, tie, place, generation, *(rows[:, k] for k in reversed(range(keys)))))]
+    start = np.ones(len(rows), bool)
+    start[1:] = (rows[1:, :keys] != rows[:-1, :keys]).any(axis=1)
+    alone = start.copy()
+    alone[:-1] &= start[1:]
+    return rows[~alone], start[~alone]
 
 
-def key_names(columns: Sequence[str]) -> tuple[str, ...]:
-    """What a bucket is known by: both halves of the exact digest, or one band digest."""
-    return EXACT_KEYS if tuple(columns) == EXACT_KEYS else ("digest",)
+def copy_edges(rows: np.ndarray, generation_starts: np.ndarray, fresh_from: int) -> pa.Table:
+    """EDGES from the best document of each exact digest to its copies; only copies from node `fresh_from` on."""
+    rows, start = meeting(rows, 2, generation_starts)
+    centre = np.flatnonzero(start)[np.cumsum(start) - 1]
+    member = np.flatnonzero(~start & (rows[:, 4] >= fresh_from))
+    return edges_table(rows[:, 2:], centre[member], member)
 
 
-def bucket_schema(columns: Sequence[str]) -> pa.Schema:
-    """Of `bucket_rows`: 8 bytes a column, which is all that is shuffled."""
-    return pa.schema([(name, pa.int64()) for name in (*key_names(columns), "order", "node")])
+def bucket_table(
+    rows: np.ndarray, generation_starts: np.ndarray, fresh_from: int, cap: int
+) -> tuple[pa.Table, pa.Table]:
+    """(BUCKETS, HOT) of whole bands: buckets with a document from `fresh_from` on, the first `cap` of each.
 
-
-def bucket_rows(store: Store, part: dict[str, Any], columns: Sequence[str]) -> pa.Table:
-    """Keys of one signature part with (order, node): EXACT_KEYS, or several bands below each other.
-
-    Bands share one space of keys, since the band's number is in its digest. A document without a key has no
-    row.
+    The cap is taken in the survivor order, so that what an appended crawl brings never displaces an earlier document.
     """
-    table = read_parquet(store.get(part["signatures"]), [*columns, "place"])
-    order = pa.array((part["generation"] << _PLACE_BITS) | table["place"].to_numpy())
-    node = pa.array(part["first_node"] + np.arange(table.num_rows))
-    groups = [EXACT_KEYS] if tuple(columns) == EXACT_KEYS else [(name,) for name in columns]
-    tables = []
-    for group in groups:
-        whole = pa.table([*(table[name] for name in group), order, node], schema=bucket_schema(columns))
-        tables.append(whole.filter(whole.column(0).is_valid()))
-    return pa.concat_tables(tables)
+    rows, start = meeting(rows, 1, generation_starts)
+    if len(rows) == 0:
+        return BUCKETS.empty_table(), HOT.empty_table()
+    firsts = np.flatnonzero(start)
+    bucket = np.cumsum(start) - 1
+    sizes = np.diff(np.append(firsts, len(rows)))
+    hot = sizes > cap
+    found = pa.table({"digest": rows[firsts[hot], 0], "size": sizes[hot]}, schema=HOT)
+    inside = np.arange(len(rows)) - firsts[bucket] < cap
+    fresh = np.zeros(len(firsts), bool)
+    fresh[bucket[inside & (rows[:, 3] >= fresh_from)]] = True
+    kept = inside & fresh[bucket]
+    columns = {"start": start[kept], "node": rows[kept, 3], "place": rows[kept, 1], "tie": rows[kept, 2]}
+    return pa.table(columns, schema=BUCKETS), found
 
 
-def star_table(rows: pa.Table) -> pa.Table:
-    """EDGES of whole buckets, from rows of `bucket_rows` in any order."""
-    names = [name for name in rows.schema.names if name not in ("order", "node")]
-    key = np.column_stack([rows[name].to_numpy() for name in names])
-    centre, member = star_edges(key, rows["order"].to_numpy(), rows["node"].to_numpy())
-    return pa.table({"centre": centre, "member": member}, schema=EDGES)
-
-
-def candidate_edges(bands: pa.Table, exact: pa.Table) -> pa.Table:
-    """Distinct edges of all bands, sorted, but for members that are exact copies of a better one.
-
-    In every band such a member meets the better copy too, whose edges stand for it.
-    """
-    copies = exact["member"].to_numpy()
-    centre, member = bands["centre"].to_numpy(), bands["member"].to_numpy()
-    fresh = ~np.isin(member, copies)
-    edges = np.unique(np.column_stack([centre[fresh], member[fresh]]), axis=0).reshape(-1, 2)
-    return pa.table({"centre": edges[:, 0], "member": edges[:, 1]}, schema=EDGES)
-
-
-def verify_edges(store: Store, parts: pa.Table, edges: pa.Table, min_similarity: float) -> pa.Table:
-    """PAIRS: the edges whose texts have at least this exact Jaccard similarity."""
-    if edges.num_rows == 0:
-        return PAIRS.empty_table()
-    edges = sorted_rows(edges, [("centre", "ascending"), ("member", "ascending")])
-    centre, member = edges["centre"].to_numpy(), edges["member"].to_numpy()
-    nodes = np.unique(np.concatenate([centre, member]))
-    texts = read_nodes(store, parts, nodes, "documents", ["text"])["text"]
-    found = jaccards(texts, np.searchsorted(nodes, centre), np.searchsorted(nodes, member))
-    kept = found >= min_similarity
-    return pa.table({"centre": centre[kept], "member": member[kept], "similarity": found[kept]}, schema=PAIRS)
+def edges_table(order: np.ndarray, centre: np.ndarray, member: np.ndarray) -> pa.Table:
+    """EDGES between rows of (place, tie, node)."""
+    a, b = order[centre], order[member]
+    return pa.table([pa.array(c) for c in (a[:, 2], b[:, 2], a[:, 0], a[:, 1], b[:, 0], b[:, 1])], schema=EDGES)

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.datasets.dataset import read_parquet
+from pipelines.datasets.manifest import as_first_written
 from pipelines.datasets.store import Store
-from pipelines.dedup.survivors import DECISIONS
 
 PARTS = pa.schema(
     [
@@ -28,17 +28,6 @@ PARTS = pa.schema(
         ("generation", pa.int64()),
         ("rows", pa.int64()),
         ("first_node", pa.int64()),
-    ]
-)
-NODES = pa.schema(
-    [
-        ("node", pa.int64()),
-        ("generation", pa.int64()),
-        ("characters", pa.int64()),
-        ("date", pa.string()),
-        ("id", pa.string()),
-        ("file", pa.string()),
-        ("offset", pa.int64()),
     ]
 )
 
@@ -68,37 +57,33 @@ def history_hashes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> di
     hasher = hashlib.sha256()
     for generation in sorted({mine["generation"] for mine, _ in pairs}):
         hasher.update(b"generation\n")
-        for signature in sorted(theirs["sha256"] for mine, theirs in pairs if mine["generation"] == generation):
+        mine = [theirs for document, theirs in pairs if document["generation"] == generation]
+        for signature in sorted(as_first_written(part)[0] for part in mine):
             hasher.update(signature.encode())
         hashes[generation] = hasher.hexdigest()[:32]
     return hashes
 
 
-def read_nodes(store: Store, parts: pa.Table, nodes: np.ndarray, dataset: str, columns: Sequence[str]) -> pa.Table:
-    """Columns of these nodes, which rise, from `documents` or `signatures`; only rows asked for are kept."""
+def generation_starts(parts: pa.Table) -> np.ndarray:
+    """First node of each generation but the first, for `searchsorted(..., side="right")`."""
+    generation, first = parts["generation"].to_numpy(), parts["first_node"].to_numpy()
+    return first[1:][generation[1:] != generation[:-1]]
+
+
+def owners(parts: pa.Table, nodes: np.ndarray) -> np.ndarray:
+    """(n,) index of the part of each node; parts without rows own none."""
+    return np.searchsorted(parts["first_node"].to_numpy(), nodes, side="right") - 1
+
+
+def read_ids(store: Store, parts: pa.Table, nodes: np.ndarray) -> pa.Array:
+    """The ids of these nodes, which rise."""
     firsts = parts["first_node"].to_numpy()
-    owner = np.searchsorted(firsts, nodes, side="right") - 1
-    tables = []
-    for number in np.unique(owner):
-        rows = nodes[owner == number] - firsts[number]
-        table = read_parquet(store.get(parts[dataset][int(number)].as_py()), columns)
-        tables.append(table.select(list(columns)).take(pa.array(rows)))
-    return pa.concat_tables(tables)
-
-
-def read_order(store: Store, parts: pa.Table, nodes: np.ndarray) -> pa.Table:
-    """NODES: what decides between copies, for nodes that rise."""
-    if len(nodes) == 0:
-        return NODES.empty_table()
-    columns = ("characters", "date", "id", "file", "offset")
-    table = read_nodes(store, parts, nodes, "signatures", columns)
-    owner = np.searchsorted(parts["first_node"].to_numpy(), nodes, side="right") - 1
-    generation = parts["generation"].to_numpy()[owner]
-    return (
-        table.append_column("node", pa.array(nodes))
-        .append_column("generation", pa.array(generation))
-        .select(NODES.names)
-    )
+    owner = owners(parts, nodes)
+    tables = [pa.array([], pa.string())]
+    for number in np.unique(owner).tolist():
+        table = read_parquet(store.get(parts["signatures"][number].as_py()), ["id"])
+        tables += table["id"].take(pa.array(nodes[owner == number] - firsts[number])).chunks
+    return pa.concat_arrays(tables)
 
 
 def put_table(store: Store, prefix: str, table: pa.Table) -> dict[str, Any]:
@@ -116,38 +101,25 @@ def read_tables(store: Store, keys: Sequence[str], schema: pa.Schema) -> pa.Tabl
     return pa.concat_tables(tables) if tables else schema.empty_table()
 
 
-def read_pairs(store: Store, exact: Sequence[str], near: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(left, right, similarity) of the exact edges (1.0) and the verified pairs, from their stored tables."""
-    columns: list[list[np.ndarray]] = [[], [], []]
-    for key in (*exact, *near):
-        table = read_parquet(store.get(key))
-        scores = table["similarity"].to_numpy() if key in near else np.ones(table.num_rows)
-        found = (table["centre"].to_numpy(), table["member"].to_numpy(), scores)
-        for column, values in zip(columns, found, strict=True):
-            column.append(values)
-    kinds = (np.int64, np.int64, np.float64)
-    left, right, similarity = (
-        np.concatenate([np.zeros(0, kind), *column]) for column, kind in zip(columns, kinds, strict=True)
-    )
-    return left, right, similarity
-
-
-def put_decisions(store: Store, prefix: str, decisions: pa.Table, chunk_rows: int = 1_000_000) -> None:
-    """Store decisions, sorted by node, in tables whose names tell the nodes they span."""
-    for start in range(0, decisions.num_rows, chunk_rows):
-        chunk = decisions.slice(start, chunk_rows)
-        first, last = chunk["node"][0].as_py(), chunk["node"][-1].as_py()
+def put_chunks(store: Store, prefix: str, column: str, table: pa.Table, chunk_rows: int = 1_000_000) -> None:
+    """Store rows, sorted by `column`, in tables whose names tell the nodes that they span."""
+    for start in range(0, table.num_rows, chunk_rows):
+        chunk = table.slice(start, chunk_rows)
+        first, last = chunk[column][0].as_py(), chunk[column][-1].as_py()
         sink = pa.BufferOutputStream()
         pq.write_table(chunk, sink, compression="zstd", write_page_checksum=True)
-        store.put(f"{prefix}/{first}-{last}.parquet", sink.getvalue().to_pybytes())
+        store.put(f"{prefix}/{first}-{last}-{start // chunk_rows}.parquet", sink.getvalue().to_pybytes())
 
 
-def read_decisions(store: Store, prefix: str, keys: Sequence[str], first: int, end: int) -> pa.Table:
-    """Decisions of the nodes from `first` to before `end`, of the tables that `put_decisions` stored."""
-    tables = [DECISIONS.empty_table()]
+def read_chunks(
+    store: Store, prefix: str, keys: Sequence[str], column: str, span: tuple[int, int], schema: pa.Schema
+) -> pa.Table:
+    """Rows of the nodes span[0] to before span[1], of the tables that `put_chunks` stored."""
+    first, end = span
+    tables = [schema.empty_table()]
     for key in keys:
-        low, high = (int(number) for number in key.removeprefix(prefix).removesuffix(".parquet").split("-"))
+        low, high, _ = (int(n) for n in key.removeprefix(f"{prefix}/").removesuffix(".parquet").split("-"))
         if low < end and high >= first:
             table = read_parquet(store.get(key))
-            tables.append(table.filter(pc.and_(pc.greater_equal(table["node"], first), pc.less(table["node"], end))))
+            tables.append(table.filter(pc.and_(pc.greater_equal(table[column], first), pc.less(table[column], end))))
     return pa.concat_tables(tables)

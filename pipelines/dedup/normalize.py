@@ -21,6 +21,9 @@ from pipelines.kernels import kernel
 
 SEPARATOR = np.uint32(0)
 VANISH = np.uint32(1 << 29)  # a bit that no other value has
+_CODE = np.uint32((1 << 21) - 1)
+_1, _2, _3, _4 = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+_BLOCK = np.uint64(32)
 _LETTER = 1 << 30
 _UNSPACED = 1 << 31
 
@@ -82,72 +85,139 @@ def _fold_astral(code):
 
 
 @kernel
-def fold(utf8, start, end, table, out):
-    """Folded code points of utf8[start:end] into `out`; separators are single zeros, none at either end.
-
-    Returns (length, unspaced): whether the text counts as written without spaces; then it has no separators
-    left. `out` must hold end - start + 1 values. Bytes that are not UTF-8 never read outside the range.
-    """
-    k = 0
-    letters = 0
-    unspaced = 0
-    before = np.uint32(0)
-    i = start
-    while i < end:
-        byte = np.uint32(utf8[i])
-        if byte < 0x80:
-            value = table[byte]
-            i += 1
-        elif byte >= 0xE0 and byte < 0xF0 and i + 2 < end:
-            code = ((byte & np.uint32(0x0F)) << np.uint32(12)) | (
-                (np.uint32(utf8[i + 1]) & np.uint32(0x3F)) << np.uint32(6)
-            )
-            value = table[code | (np.uint32(utf8[i + 2]) & np.uint32(0x3F))]
-            i += 3
-        elif byte >= 0xC0 and byte < 0xE0 and i + 1 < end:
-            value = table[((byte & np.uint32(0x1F)) << np.uint32(6)) | (np.uint32(utf8[i + 1]) & np.uint32(0x3F))]
-            i += 2
-        elif byte >= 0xF0 and byte < 0xF8 and i + 3 < end:
-            code = ((byte & np.uint32(0x07)) << np.uint32(18)) | (
-                (np.uint32(utf8[i + 1]) & np.uint32(0x3F)) << np.uint32(12)
-            )
-            code |= ((np.uint32(utf8[i + 2]) & np.uint32(0x3F)) << np.uint32(6)) | (
-                np.uint32(utf8[i + 3]) & np.uint32(0x3F)
-            )
-            value = _fold_astral(code) if code >= 0x10000 else table[code]
-            i += 4
-        else:
-            value = np.uint32(0)
-            i += 1
-        # Without branches, which would miss at every border of a word.
-        stays = value != VANISH and (value | before) != np.uint32(0)
-        out[k] = value & np.uint32((1 << 21) - 1)
-        k += stays
-        letters += (value >> np.uint32(30)) & np.uint32(1)
-        unspaced += (value >> np.uint32(31)) & np.uint32(1)
-        before = before if value == VANISH else value
-    if k > 0 and out[k - 1] == np.uint32(0):
-        k -= 1
-    if unspaced > 0 and unspaced >= UNSPACED_FRACTION * letters:
-        kept = 0
-        for j in range(k):
-            out[kept] = out[j]
-            kept += out[j] != np.uint32(0)
-        return kept, True
-    return k, False
+def _ascii_block(utf8, i, out, k):
+    """Fold utf8[i : i + 32], all ASCII, into out[k:]; returns its letters. Arithmetic that the compiler vectorises."""
+    letters = np.uint32(0)
+    for q in range(_BLOCK):
+        byte = np.uint32(utf8[i + q])
+        lower = byte | np.uint32(0x20)
+        is_letter = np.uint32(lower - np.uint32(0x61)) < np.uint32(26)
+        is_digit = np.uint32(byte - np.uint32(0x30)) < np.uint32(10)
+        out[k + q] = lower if is_letter else (byte if is_digit else np.uint32(0))
+        letters += np.uint32(1) if is_letter else np.uint32(0)
+    return letters
 
 
 @kernel
-def _encode(codes, length, out, k):
-    """UTF-8 of codes[:length] (zero = space) into out from k; returns the new k."""
+def _ascii_ahead(utf8, i):
+    """Whether utf8[i : i + 32] is all ASCII."""
+    seen = np.uint8(0)
+    for q in range(_BLOCK):
+        seen |= utf8[i + q]
+    return seen < np.uint8(0x80)
+
+
+@kernel
+def fold_raw(utf8, start, end, table, out):  # noqa: C901 - a branch a length of UTF-8
+    """A folded code point, or zero for a separator, for each character of utf8[start:end] that does not vanish.
+
+    Returns (length, unspaced): whether the text counts as written without spaces. `out` must hold end - start values.
+    Bytes that are not UTF-8 count as separators and never read outside the range. Indices are unsigned: a signed one
+    is tested for being negative at every access.
+    """
+    k = np.uint64(0)
+    end = np.uint64(end)
+    letters = np.uint64(0)
+    unspaced = np.uint64(0)
+    i = np.uint64(start)
+    while i < end:
+        byte = np.uint32(utf8[i])
+        if byte < 0x80:
+            while i + _BLOCK <= end and _ascii_ahead(utf8, i):
+                letters += np.uint64(_ascii_block(utf8, i, out, k))
+                i += _BLOCK
+                k += _BLOCK
+            while i < end:
+                byte = np.uint32(utf8[i])
+                if byte >= 0x80:
+                    break
+                value = table[byte]  # nothing of ASCII vanishes, and none of it is unspaced
+                out[k] = value & _CODE
+                k += _1
+                letters += np.uint64(value >> np.uint32(30))
+                i += _1
+            continue
+        if byte >= 0xE0 and byte < 0xF0 and i + _2 < end:
+            while True:
+                code = ((byte & np.uint32(0x0F)) << np.uint32(12)) | (
+                    (np.uint32(utf8[i + _1]) & np.uint32(0x3F)) << np.uint32(6)
+                )
+                value = table[code | (np.uint32(utf8[i + _2]) & np.uint32(0x3F))]
+                out[k] = value & _CODE
+                k += np.uint64(value != VANISH)
+                letters += np.uint64((value >> np.uint32(30)) & np.uint32(1))
+                unspaced += np.uint64(value >> np.uint32(31))
+                i += _3
+                if i + _2 >= end:
+                    break
+                byte = np.uint32(utf8[i])
+                if byte < 0xE0 or byte >= 0xF0:
+                    break
+            continue
+        if byte >= 0xC0 and byte < 0xE0 and i + _1 < end:
+            value = table[((byte & np.uint32(0x1F)) << np.uint32(6)) | (np.uint32(utf8[i + _1]) & np.uint32(0x3F))]
+            i += _2
+        elif byte >= 0xF0 and byte < 0xF8 and i + _3 < end:
+            code = ((byte & np.uint32(0x07)) << np.uint32(18)) | (
+                (np.uint32(utf8[i + _1]) & np.uint32(0x3F)) << np.uint32(12)
+            )
+            code |= ((np.uint32(utf8[i + _2]) & np.uint32(0x3F)) << np.uint32(6)) | (
+                np.uint32(utf8[i + _3]) & np.uint32(0x3F)
+            )
+            value = _fold_astral(code) if code >= 0x10000 else table[code]
+            i += _4
+        else:
+            value = np.uint32(0)
+            i += _1
+        out[k] = value & _CODE
+        k += np.uint64(value != VANISH)
+        letters += np.uint64((value >> np.uint32(30)) & np.uint32(1))
+        unspaced += np.uint64(value >> np.uint32(31))
+    return np.int64(k), unspaced > np.uint64(0) and unspaced >= UNSPACED_FRACTION * letters
+
+
+@kernel
+def tighten(codes, length, unspaced):
+    """Drop the separators that mean nothing, in place: all of an unspaced text, else all but one between two words."""
+    kept = np.uint64(0)
+    if unspaced:
+        for j in range(np.uint64(length)):
+            code = codes[j]
+            codes[kept] = code
+            kept += np.uint64(code != np.uint32(0))
+        return np.int64(kept)
+    before = np.uint32(0)
+    for j in range(np.uint64(length)):
+        code = codes[j]
+        codes[kept] = code
+        kept += np.uint64((code | before) != np.uint32(0))
+        before = code
+    if kept > np.uint64(0) and codes[kept - _1] == np.uint32(0):
+        kept -= _1
+    return np.int64(kept)
+
+
+@kernel
+def fold(utf8, start, end, table, out):
+    """Folded code points of utf8[start:end] into `out`; separators are single zeros, none at either end.
+
+    Returns (length, unspaced): whether the text counts as written without spaces; then it has no separators left.
+    `out` must hold end - start + 1 values.
+    """
+    length, unspaced = fold_raw(utf8, start, end, table, out)
+    return tighten(out, length, unspaced), unspaced
+
+
+@kernel
+def encode(codes, length, out, k):
+    """UTF-8 of codes[:length], raw or tight, into out from k, with one space for a run of zeros; returns the new k."""
+    first = k
+    before = np.uint32(0)
     for j in range(length):
         code = codes[j]
-        if code == np.uint32(0):
-            out[k] = 0x20
-            k += 1
-        elif code < 0x80:
-            out[k] = code
-            k += 1
+        if code < 0x80:
+            out[k] = code if code != np.uint32(0) else np.uint32(0x20)
+            k += (code | before) != np.uint32(0)
         elif code < 0x800:
             out[k] = 0xC0 | (code >> np.uint32(6))
             out[k + 1] = 0x80 | (code & np.uint32(0x3F))
@@ -163,7 +233,8 @@ def _encode(codes, length, out, k):
             out[k + 2] = 0x80 | ((code >> np.uint32(6)) & np.uint32(0x3F))
             out[k + 3] = 0x80 | (code & np.uint32(0x3F))
             k += 4
-    return k
+        before = code
+    return k - 1 if before == np.uint32(0) and k > first else k
 
 
 @kernel
@@ -175,7 +246,7 @@ def _normal_forms(utf8, offsets, table, out, out_offsets):
     k = 0
     for d in range(len(offsets) - 1):
         length, _ = fold(utf8, offsets[d], offsets[d + 1], table, codes)
-        k = _encode(codes, length, out, k)
+        k = encode(codes, length, out, k)
         out_offsets[d + 1] = k
 
 
@@ -183,7 +254,9 @@ def utf8_of(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """(bytes uint8, offsets int64 of n + 1) of a string array; a null reads as empty text."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
-    texts = texts.cast(pa.large_string()).fill_null("")
+    texts = texts.cast(pa.large_string())
+    if texts.null_count:  # a copy of all bytes
+        texts = texts.fill_null("")
     if len(texts) == 0:
         return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     _, offsets, body = texts.buffers()

@@ -1,23 +1,26 @@
-"""MinHash signatures and band digests, straight from the UTF-8 of an Arrow array (Broder 1997).
+"""MinHash signatures, bands and sketches, straight from the UTF-8 of an Arrow array (Broder 1997).
 
-Shingles are 5 characters where the text is written without spaces and 5 words elsewhere (see `normalize`).
-One kernel goes from bytes to band digests: no Python object a shingle. Permutations run outside and shingles
-inside, so that the running minimum stays in a register and the inner loop vectorises; shingle hashes are
-independent multiply-adds, not a rolling polynomial, for the same reason. 32-bit arithmetic is cast at every
-step: numba promotes uint32 * uint32 to uint64, and the minimum of unwrapped products is no permutation.
+Shingles are 5 characters where the document is written without spaces (see `normalize`: unspaced scripts make up a
+quarter of its letters) and 5 words elsewhere; a document is one or the other as a whole, so a mixed one has shingles
+throughout, and a copy of it the same ones. One kernel goes from bytes to band digests, sketch and normal form: no
+Python object a shingle. Permutations run outside and shingles inside, four at a time, so that the running minima stay
+in registers and the inner loop vectorises; shingle hashes are independent multiply-adds, not a rolling polynomial, for
+the same reason. 32-bit arithmetic is cast at every step: numba promotes uint32 * uint32 to uint64, and the minimum of
+unwrapped products is no permutation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.dedup.bands import BandPlan
-from pipelines.dedup.normalize import fold, fold_table, normal_forms, utf8_of
+from pipelines.dedup.normalize import encode, fold_raw, fold_table, normal_forms, tighten, utf8_of
 from pipelines.kernels import kernel
 
 SHINGLE = 5
@@ -28,25 +31,90 @@ _M0, _M1, _M2, _M3, _M4 = (
     np.uint64(0xD6E8FEB86659FD93),
     np.uint64(0xA0761D6478BD642F),
 )
+_N0, _N1, _N2, _N3, _N4 = (
+    np.uint32(0x9E3779B1),
+    np.uint32(0x85EBCA77),
+    np.uint32(0xC2B2AE3D),
+    np.uint32(0x27D4EB2F),
+    np.uint32(0x165667B1),
+)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
+_SKETCH_MIX = np.uint32(0x9E3779B1)
 _SEED = 0x6772697374  # "grist": the permutations are part of the format of a signatures dataset
+_LANES = 32  # shingles are padded to a multiple, so that no scalar loop is left over
+_WORD_PLACES = 256
+
+
+def _drawn(seed: int, count: int) -> list[int]:
+    """64-bit numbers of SplitMix64."""
+    values = []
+    for _ in range(count):
+        seed = (seed + 0x9E3779B97F4A7C15) & (2**64 - 1)
+        z = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        values.append(z ^ (z >> 31))
+    return values
 
 
 @cache
 def permutations(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Odd multipliers and addends of `count` permutations of the 32-bit integers (SplitMix64, fixed seed)."""
-    state, drawn = _SEED, []
-    for _ in range(2 * count):
-        state = (state + 0x9E3779B97F4A7C15) & (2**64 - 1)
-        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-        drawn.append((z ^ (z >> 31)) >> 32)
-    values = np.array(drawn, np.uint32)
+    values = np.array([z >> 32 for z in _drawn(_SEED, 2 * count)], np.uint32)
     return values[0::2] | np.uint32(1), values[1::2].copy()
 
 
+@cache
+def word_places() -> np.ndarray:
+    """(256,) odd uint64: the factor of a letter by its place in a word (multilinear hashing)."""
+    places = np.array(_drawn(_SEED + 1, _WORD_PLACES), np.uint64) | np.uint64(1)
+    places.flags.writeable = False
+    return places
+
+
+@cache
+def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+    factor, inverse = int(_N4), pow(int(_N4), -1, 2**32)
+    tables = []
+    for base in (factor, inverse):
+        table = np.ones(1 << bits, np.uint32)
+        for bit in range(bits):  # doubling: the powers from 2^bit on are those before it times one factor
+            table[1 << bit : 2 << bit] = table[: 1 << bit] * np.uint32(pow(base, 1 << bit, 2**32))
+        table.flags.writeable = False
+        tables.append(table)
+    return tables[0], tables[1]
+
+
+def powers_of(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of an odd number and of its inverse mod 2^32, enough for the longest text."""
+    longest = int(np.diff(offsets).max(initial=0)) + 2
+    return _powers(max(12, longest.bit_length()))
+
+
 @kernel
-def shingle_hashes(codes, length, unspaced, words, out):
+def _word_hashes(codes, length, places, words):
+    """A 64-bit hash of each word of folded text; returns how many.
+
+    The hash is a sum over the letters, so the next letter never waits for a product; the end of a word is a mask and
+    no branch, which would miss at every word.
+    """
+    n = np.uint64(0)
+    place = np.uint64(0)
+    word = np.uint64(0)
+    one = np.uint64(1)
+    for j in range(np.uint64(length)):
+        code = np.uint64(codes[j])
+        ends = np.uint64(code == np.uint64(0))
+        inside = ends - one  # all ones in a word, zero at its end
+        word += ((code + one) * places[place]) & inside
+        words[n] = word
+        n += ends
+        word &= inside
+        place = (place + one) & inside & np.uint64(255)
+    return np.int64(n) + (1 if length > 0 else 0)
+
+
+@kernel
+def shingle_hashes(codes, length, unspaced, places, words, out):
     """64-bit hashes of the shingles of folded text codes[:length], repeats included; returns how many.
 
     `words` is scratch and `out` takes the hashes; both must hold `length` values. A text of fewer than 5
@@ -57,22 +125,7 @@ def shingle_hashes(codes, length, unspaced, words, out):
         for j in range(length):
             words[j] = np.uint64(codes[j])
     else:
-        count = 0
-        word = np.uint64(0)
-        inside = False
-        for j in range(length):
-            if codes[j] == np.uint32(0):
-                words[count] = word
-                count += 1
-                word = np.uint64(0)
-                inside = False
-            else:
-                word = (word ^ np.uint64(codes[j])) * _M0
-                word ^= word >> np.uint64(29)
-                inside = True
-        if inside:
-            words[count] = word
-            count += 1
+        count = _word_hashes(codes, length, places, words)
     shingles = count - SHINGLE + 1
     if shingles < 1:
         return 0
@@ -86,78 +139,218 @@ def shingle_hashes(codes, length, unspaced, words, out):
 
 
 @kernel
-def _minhash(hashes, count, narrow, multipliers, addends, signature):
-    for j in range(count):
-        narrow[j] = np.uint32(hashes[j] & np.uint64(0xFFFFFFFF))
-    for p in range(len(multipliers)):
-        a = multipliers[p]
-        b = addends[p]
+def _narrow_words(codes, length, powers, inverses, terms, is_end, sums, words):
+    """A 32-bit hash of each word of raw folded text into `words`; returns how many.
+
+    The polynomial of a word's letters is a difference of two running sums, brought to the word's end by an inverse
+    power. So the only loop that is not vectorised adds and stores once a letter, the sum in the upper half and the
+    position in the lower, and has no branch.
+    """
+    if length == 0:
+        return 0
+    for j in range(length):
+        terms[j] = (np.uint64(np.uint32(codes[j] * powers[j])) << np.uint64(32)) + np.uint64(1)
+    is_end[0] = 0
+    for j in range(1, length):
+        is_end[j] = np.uint8(codes[j] == np.uint32(0)) & np.uint8(codes[j - 1] != np.uint32(0))
+    n = np.uint64(0)
+    total = np.uint64(0)
+    for j in range(np.uint64(length)):
+        total += terms[j]
+        sums[n] = total
+        n += np.uint64(is_end[j])
+    count = np.int64(n)
+    if codes[length - 1] != np.uint32(0):  # the last word ends with the text: as if a separator followed
+        sums[n] = total + np.uint64(1)
+        count += 1
+    last = np.uint32(0)
+    for w in range(count):
+        now = np.uint32(sums[w] >> np.uint64(32))
+        words[w] = np.uint32(np.uint32(now - last) * inverses[sums[w] & np.uint64(0xFFFFFFFF)])
+        last = now
+    return count
+
+
+@kernel
+def _narrow_hashes(units, count, out):
+    """The shingles' hashes in 32 bits, 8 or 16 at a time, padded with the first to a multiple of `_LANES`.
+
+    Enough for an estimate; what is counted exactly has the 64 bits of `shingle_hashes`. `out` must hold
+    count + _LANES values.
+    """
+    shingles = count - SHINGLE + 1
+    if shingles < 1:
+        return 0
+    for j in range(shingles):
+        h = np.uint32(units[j] * _N0)
+        h = np.uint32(h + np.uint32(units[j + 1] * _N1))
+        h = np.uint32(h + np.uint32(units[j + 2] * _N2))
+        h = np.uint32(h + np.uint32(units[j + 3] * _N3))
+        h = np.uint32(h + np.uint32(units[j + 4] * _N4))
+        h ^= h >> np.uint32(15)
+        h = np.uint32(h * _N0)
+        h ^= h >> np.uint32(13)
+        h = np.uint32(h * _N1)
+        h ^= h >> np.uint32(16)
+        out[j] = h
+    for j in range(shingles, (shingles + _LANES - 1) // _LANES * _LANES):
+        out[j] = out[0]
+    return shingles
+
+
+@kernel
+def _minhash(narrow, count, multipliers, addends, signature):
+    """Minima over narrow[:count], which `_narrow_hashes` padded; count is 1 or more."""
+    padded = (count + _LANES - 1) // _LANES * _LANES
+    whole = len(multipliers) // 4 * 4
+    for p in range(0, whole, 4):
+        a0, a1, a2, a3 = multipliers[p], multipliers[p + 1], multipliers[p + 2], multipliers[p + 3]
+        b0, b1, b2, b3 = addends[p], addends[p + 1], addends[p + 2], addends[p + 3]
+        low0 = low1 = low2 = low3 = np.uint32(0xFFFFFFFF)
+        for j in range(padded):
+            x = narrow[j]
+            low0 = min(low0, np.uint32(np.uint32(a0 * x) + b0))
+            low1 = min(low1, np.uint32(np.uint32(a1 * x) + b1))
+            low2 = min(low2, np.uint32(np.uint32(a2 * x) + b2))
+            low3 = min(low3, np.uint32(np.uint32(a3 * x) + b3))
+        signature[p], signature[p + 1], signature[p + 2], signature[p + 3] = low0, low1, low2, low3
+    for p in range(whole, len(multipliers)):
         low = np.uint32(0xFFFFFFFF)
-        for j in range(count):
-            h = np.uint32(np.uint32(a * narrow[j]) + b)
-            low = min(low, h)
+        for j in range(padded):
+            low = min(low, np.uint32(np.uint32(multipliers[p] * narrow[j]) + addends[p]))
         signature[p] = low
 
 
 @kernel
-def _signatures(utf8, offsets, table, multipliers, addends, out, shingle_counts):
+def _band_digests(signature, rows, out):
+    for band in range(len(out)):
+        h = np.uint64(band + 1) * _M1
+        for r in range(rows):
+            h = (h ^ np.uint64(signature[band * rows + r])) * _M0
+            h ^= h >> np.uint64(32)
+        h *= _MIX
+        h ^= h >> np.uint64(31)
+        out[band] = h
+
+
+@kernel
+def _sign(
+    utf8, offsets, table, powers, inverses, multipliers, addends, rows, bands, sketches, minima, counts, form, form_ends
+):
+    """All of `sign`; empty `bands`, `minima` or `form_ends` are not wanted."""
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
     codes = np.empty(longest + 1, np.uint32)
-    words = np.empty(longest + 1, np.uint64)
-    hashes = np.empty(longest + 1, np.uint64)
-    narrow = np.empty(longest + 1, np.uint32)
+    terms = np.empty(longest + 1, np.uint64)
+    is_end = np.empty(longest + 1, np.uint8)
+    sums = np.empty(longest + 2, np.uint64)
+    units = np.empty(longest + 1, np.uint32)
+    narrow = np.empty(longest + 1 + _LANES, np.uint32)
+    signature = np.empty(len(multipliers), np.uint32)
+    k = 0
     for d in range(len(offsets) - 1):
-        length, unspaced = fold(utf8, offsets[d], offsets[d + 1], table, codes)
-        count = shingle_hashes(codes, length, unspaced, words, hashes)
-        shingle_counts[d] = count
-        _minhash(hashes, count, narrow, multipliers, addends, out[d])
+        length, unspaced = fold_raw(utf8, offsets[d], offsets[d + 1], table, codes)
+        if unspaced:
+            length = tighten(codes, length, unspaced)
+            count = _narrow_hashes(codes, length, narrow)
+        else:
+            words = _narrow_words(codes, length, powers, inverses, terms, is_end, sums, units)
+            count = _narrow_hashes(units, words, narrow)
+        if len(form_ends) > 0:
+            k = encode(codes, length, form, k)
+            form_ends[d] = k
+        counts[d] = count
+        if count == 0:
+            continue
+        _minhash(narrow, count, multipliers, addends, signature)
+        if len(bands) > 0:
+            _band_digests(signature, rows, bands[d])
+            for p in range(len(signature)):
+                sketches[d, p] = np.uint32(signature[p] * _SKETCH_MIX) >> np.uint32(24)
+        if len(minima) > 0:
+            minima[d] = signature
 
 
-@kernel
-def _band_digests(signatures, rows, out):
-    for d in range(signatures.shape[0]):
-        for band in range(out.shape[0]):
-            h = np.uint64(band + 1) * _M1
-            for r in range(rows):
-                h = (h ^ np.uint64(signatures[d, band * rows + r])) * _M0
-                h ^= h >> np.uint64(32)
-            h *= _MIX
-            h ^= h >> np.uint64(31)
-            out[band, d] = h
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signatures:
+    """What is kept of n texts; rows without a shingle have zeros in `bands` and `sketches`."""
+
+    bands: np.ndarray  # (n, num_bands) uint64
+    sketches: np.ndarray  # (n, num_permutations) uint8: a byte of each minimum
+    shingles: np.ndarray  # (n,) int64, repeats counted
+    exact: np.ndarray  # (n, 2) int64: the halves of the BLAKE2b-128 of the normal form
+    empty: np.ndarray  # (n,) bool: nothing is left in the normal form
+
+
+def sign(texts: pa.Array | pa.ChunkedArray, plan: BandPlan) -> Signatures:
+    """Band digests, sketches and exact digests in one pass over the bytes."""
+    utf8, offsets = utf8_of(texts)
+    n = len(offsets) - 1
+    form = np.empty(int(offsets[-1] - offsets[0]) * 3 // 2 + 8, np.uint8)  # as `normal_forms` has it
+    bands, sketches, shingles, ends = _run(utf8, offsets, plan, form)
+    starts = np.zeros(n + 1, np.int64)
+    starts[1:] = ends
+    return Signatures(
+        bands=bands,
+        sketches=sketches,
+        shingles=shingles,
+        exact=_blake2b(form, starts),
+        empty=starts[1:] == starts[:-1],
+    )
+
+
+def band_digests(texts: pa.Array | pa.ChunkedArray, plan: BandPlan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`bands`, `sketches` and `shingles` of `sign`, without the exact digests."""
+    utf8, offsets = utf8_of(texts)
+    return _run(utf8, offsets, plan, np.empty(0, np.uint8))[:3]
+
+
+def _run(
+    utf8: np.ndarray, offsets: np.ndarray, plan: BandPlan, form: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    n = len(offsets) - 1
+    multipliers, addends = permutations(plan.num_permutations)
+    bands = np.zeros((n, plan.num_bands), np.uint64)
+    sketches = np.zeros((n, plan.num_permutations), np.uint8)
+    minima = np.empty((0, plan.num_permutations), np.uint32)
+    counts = np.zeros(n, np.int64)
+    ends = np.zeros(n if len(form) else 0, np.int64)
+    _sign(
+        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, plan.rows_per_band,
+        bands, sketches, minima, counts, form, ends,
+    )  # fmt: skip
+    return bands, sketches, counts, ends
 
 
 def signatures(texts: pa.Array | pa.ChunkedArray, num_permutations: int) -> tuple[np.ndarray, np.ndarray]:
     """((n, num_permutations) uint32 minima, (n,) int64 shingle counts); all ones without a shingle."""
     utf8, offsets = utf8_of(texts)
+    n = len(offsets) - 1
     multipliers, addends = permutations(num_permutations)
-    out = np.empty((len(offsets) - 1, num_permutations), np.uint32)
-    counts = np.zeros(len(offsets) - 1, np.int64)
-    _signatures(utf8, offsets, fold_table(), multipliers, addends, out, counts)
+    out = np.full((n, num_permutations), 0xFFFFFFFF, np.uint32)
+    counts = np.zeros(n, np.int64)
+    _sign(
+        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, 1,
+        np.empty((0, 1), np.uint64), np.empty((0, 1), np.uint8), out, counts,
+        np.empty(0, np.uint8), np.empty(0, np.int64),
+    )  # fmt: skip
     return out, counts
 
 
-def band_digests(texts: pa.Array | pa.ChunkedArray, plan: BandPlan) -> list[pa.Array]:
-    """One (n,) int64 array a band; null where the document is too short for a shingle."""
-    minima, counts = signatures(texts, plan.num_permutations)
-    digests = np.empty((plan.num_bands, len(counts)), np.uint64)
-    _band_digests(minima, plan.rows_per_band, digests)
-    short = counts == 0
-    return [pa.array(digests[band].view(np.int64), mask=short) for band in range(plan.num_bands)]
-
-
-def exact_digests(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
-    """Two (n,) int64 halves of the BLAKE2b-128 of each normal form; null where that is empty.
+def exact_digests(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """`exact` and `empty` of `sign` alone.
 
     A cryptographic digest: an exact match removes a page without a further look, and a page may come from
     somebody who would like another's page removed.
     """
     utf8, offsets = utf8_of(normal_forms(texts))
-    body = utf8.tobytes()
+    return _blake2b(utf8, offsets), offsets[1:] == offsets[:-1]
+
+
+def _blake2b(body: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    view = memoryview(body)
     blake2b = hashlib.blake2b
-    bounds = offsets.tolist()
-    joined = b"".join(blake2b(body[start:end], digest_size=16).digest() for start, end in itertools.pairwise(bounds))
-    halves = np.frombuffer(joined, "<i8").reshape(-1, 2)
-    empty = offsets[1:] == offsets[:-1]
-    return pa.array(halves[:, 0].copy(), mask=empty), pa.array(halves[:, 1].copy(), mask=empty)
+    pairs = itertools.pairwise(bounds.tolist())
+    joined = b"".join([blake2b(view[start:end], digest_size=16).digest() for start, end in pairs])
+    return np.frombuffer(joined, "<i8").reshape(-1, 2)

@@ -1,110 +1,194 @@
-"""Which copy stays, and what each of the others matched.
+"""Which copy stays, what each of the others matched, and to which cluster it belongs.
 
-The survivor order is total: generation (the version that brought the document), then the longer extraction,
-then the earlier capture, then (id, file, offset). So the choice depends neither on partitions nor on arrival,
-and an appended crawl never changes what was decided before it.
+A removed document always has an exactly verified edge to one that stays: `match` is the best such one. An exact copy
+has the normal form of its original, so it shares all of the original's similarities: it matches the original where that
+stays, and else what the original matched. A cluster is a component over verified edges and exact copies.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.datasets.parts import sorted_rows
+from pipelines.dedup.buckets import EDGES
 from pipelines.dedup.components import clusters
+from pipelines.dedup.marks import are_marked
+from pipelines.dedup.order import minute_texts, minutes_of
+from pipelines.dedup.rounds import remove
 
+LINKS = EDGES.append(pa.field("similarity", pa.float64())).append(pa.field("round", pa.int64()))
 DECISIONS = pa.schema(
     [
         ("node", pa.int64()),
         ("keep", pa.bool_()),
-        ("cluster", pa.string()),
-        ("match", pa.string()),
+        ("cluster", pa.int64()),
+        ("cluster_size", pa.int64()),
+        ("match", pa.int64()),
         ("similarity", pa.float64()),
+        ("minutes", pa.int64()),
+        ("state", pa.int64()),
     ]
 )
 
 ANNOTATIONS = pa.schema(
     [
         pa.field("id", pa.string(), metadata={"doc": "document id, as a check of the alignment"}),
-        pa.field("dedup.keep", pa.bool_(), metadata={"doc": "whether it is the copy that stays"}),
-        pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the copy that stays; its own if alone"}),
-        pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that it was compared with"}),
-        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "Jaccard similarity to that, on 1e-4"}),
+        pa.field("dedup.keep", pa.bool_(), metadata={"doc": "whether it is a copy that stays"}),
+        pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the best document of its cluster"}),
+        pa.field("dedup.cluster_size", pa.int64(), metadata={"doc": "documents in it when this one was decided"}),
+        pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that stays and that it was like"}),
+        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "exact similarity to that, on 1e-4"}),
+        pa.field("dedup.first_seen", pa.string(), metadata={"doc": "earliest capture in its cluster, to the minute"}),
+        pa.field("dedup.state", pa.int64(), metadata={"doc": "bit 0: exact copy; bit r: removed after round r"}),
     ]
 )
+_NONE = -1
 
 
-def survivor_rank(candidates: pa.Table) -> np.ndarray:
-    """(n,) int64 rank of each row, 0 the best.  Columns: generation, characters, date, id, file, offset."""
-    table = candidates.append_column("length", pc.negate(candidates["characters"]))
-    order = pc.sort_indices(
-        table,
-        sort_keys=[(name, "ascending") for name in ("generation", "length", "date", "id", "file", "offset")],
-    ).to_numpy()
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-    return rank
+class Ranked:
+    """The documents that occur in some links, numbered in the survivor order: 0 is the best."""
+
+    def __init__(self, links: pa.Table, generation_starts: np.ndarray) -> None:
+        """`links` has the columns of EDGES."""
+        columns = {name: links[name].to_numpy() for name in EDGES.names}
+        ends = np.concatenate([columns["centre"], columns["member"]])
+        nodes, first, inverse = np.unique(ends, return_index=True, return_inverse=True)
+        place = np.concatenate([columns["centre_place"], columns["member_place"]])[first]
+        tie = np.concatenate([columns["centre_tie"], columns["member_tie"]])[first]
+        generation = np.searchsorted(generation_starts, nodes, side="right")
+        order = np.lexsort((nodes, tie, place, generation))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        self.node = nodes[order]
+        self.place, self.tie, self.generation = place[order], tie[order], generation[order]
+        self.better, self.worse = rank[inverse[: links.num_rows]], rank[inverse[links.num_rows :]]
 
 
-def decide(candidates: pa.Table, left: np.ndarray, right: np.ndarray, similarity: np.ndarray) -> pa.Table:
-    """DECISIONS for every candidate, sorted by node.
+def removed_after_round(
+    links: pa.Table, generation_starts: np.ndarray, fresh_from: int, earlier: np.ndarray
+) -> np.ndarray:
+    """Sorted nodes from `fresh_from` on that the verified links so far remove; `earlier`: bits of the decided ones."""
+    ranked = Ranked(links, generation_starts)
+    decided = ranked.node < fresh_from
+    known = np.zeros(len(decided), bool)
+    known[decided] = are_marked(earlier, ranked.node[decided])
+    gone = remove(ranked.better, ranked.worse, decided, known)
+    return np.sort(ranked.node[gone & ~decided])
 
-    `candidates` has node (unique) and the columns of `survivor_rank`; the edges name nodes and are verified.
-    `match` and `similarity` are those of the best-placed neighbour by a verified edge, so a removed document
-    always names a document that it was compared with; both are null for a document that stays.
+
+def decide(
+    copies: pa.Table,
+    links: pa.Table,
+    generation_starts: np.ndarray,
+    fresh_from: int,
+    copy_bits: np.ndarray,
+    removed: list[np.ndarray],
+) -> pa.Table:
+    """DECISIONS for every document from `fresh_from` on that has a link, sorted by node.
+
+    `copies` and `links` (LINKS) hold those of all generations; the bits tell exact copies, and who is removed after
+    each round.
     """
-    node = candidates["node"].to_numpy()
-    rank = survivor_rank(candidates)
-    by_rank = np.argsort(rank)
-    by_node = np.argsort(node)
-    a = rank[by_node[np.searchsorted(node, left, sorter=by_node)]]
-    b = rank[by_node[np.searchsorted(node, right, sorter=by_node)]]
-    generation = candidates["generation"].to_numpy()[by_rank]
-    root = clusters(generation, a, b)
+    every = pa.concat_tables([copies, links])
+    ranked = Ranked(every, generation_starts)
+    node = ranked.node
+    is_copy = are_marked(copy_bits, node)
+    gone = are_marked(removed[-1], node) & ~is_copy
+    state = is_copy.astype(np.int64)
+    for number, bits in enumerate(removed, 1):
+        state |= (are_marked(bits, node) & ~is_copy).astype(np.int64) << number
+    keep = ~is_copy & ~gone
+    root, size, minutes = clusters(ranked.generation, ranked.better, ranked.worse, minutes_of(ranked.place))
 
-    ends, others = np.concatenate([a, b]), np.concatenate([b, a])
-    scores = np.concatenate([similarity, similarity])
-    known = generation[others] <= generation[ends]
-    ends, others, scores = ends[known], others[known], scores[known]
-    order = np.lexsort((-scores, others, ends))
-    ends, others, scores = ends[order], others[order], scores[order]
-    first = np.ones(len(ends), bool)
-    first[1:] = ends[1:] != ends[:-1]
-    neighbour = np.zeros(len(rank), np.int64)
-    score = np.zeros(len(rank), np.float64)
-    neighbour[ends[first]], score[ends[first]] = others[first], scores[first]
+    match = np.full(len(node), _NONE)
+    score = np.zeros(len(node))
+    original = copies.num_rows
+    better, worse = ranked.better[original:], ranked.worse[original:]
+    use = np.flatnonzero(keep[better] & gone[worse])
+    use = use[np.lexsort((better[use], worse[use]))]
+    first = np.ones(len(use), bool)
+    first[1:] = worse[use][1:] != worse[use][:-1]
+    use = use[first]
+    match[worse[use]], score[worse[use]] = better[use], links["similarity"].to_numpy()[use]
+    source, copy = ranked.better[:original], ranked.worse[:original]
+    match[copy] = np.where(keep[source], source, match[source])
+    score[copy] = np.where(keep[source], 1.0, score[source])
 
-    keep = root == np.arange(len(root))
-    ids = candidates["id"].combine_chunks().take(pa.array(by_rank))
+    found = match >= 0
+    fresh = node >= fresh_from
     table = pa.table(
         {
-            "node": node[by_rank],
-            "keep": keep,
-            "cluster": ids.take(pa.array(root)),
-            "match": pc.if_else(pa.array(keep), pa.scalar(None, pa.string()), ids.take(pa.array(neighbour))),
-            "similarity": pa.array(np.round(score, 4), mask=keep),
+            "node": node[fresh],
+            "keep": keep[fresh],
+            "cluster": node[root][fresh],
+            "cluster_size": size[fresh],
+            "match": pa.array(node[np.where(found, match, 0)][fresh], mask=~found[fresh]),
+            "similarity": pa.array(np.round(score, 4)[fresh], mask=~found[fresh]),
+            "minutes": minutes[fresh],
+            "state": state[fresh],
         },
         schema=DECISIONS,
     )
     return sorted_rows(table, [("node", "ascending")])
 
 
-def annotate(ids: pa.ChunkedArray, decisions: pa.Table, first_node: int) -> pa.Table:
-    """ANNOTATIONS of a part that starts at `first_node`; a document without a decision stays, by itself."""
-    count = len(ids)
-    alone = pa.table(
-        {
-            "node": np.arange(first_node, first_node + count),
-            "keep": pa.array(np.ones(count, bool)),
-            "cluster": ids,
-            "match": pa.nulls(count, pa.string()),
-            "similarity": pa.nulls(count, pa.float64()),
-        },
-        schema=DECISIONS,
-    )
+def better_not_taken(copies: pa.Table, links: pa.Table, decisions: pa.Table) -> int:
+    """Removed documents that would stay before their match, were it not for the generation."""
+    both = pa.concat_tables([copies, links])
+    place = np.concatenate([both["centre_place"].to_numpy(), both["member_place"].to_numpy()])
+    nodes = np.concatenate([both["centre"].to_numpy(), both["member"].to_numpy()])
+    nodes, first = np.unique(nodes, return_index=True)
+    place = place[first]
+    gone = decisions.filter(decisions["match"].is_valid())
+    mine = place[np.searchsorted(nodes, gone["node"].to_numpy())]
+    return int((mine < place[np.searchsorted(nodes, gone["match"].to_numpy())]).sum())
+
+
+def cluster_report(named: pa.Table, most: int = 20) -> dict[str, Any]:
+    """Clusters by size, in doubling steps, and the biggest, of those with a document that was decided now."""
+    cluster, number = np.unique(named["cluster"].to_numpy(), return_inverse=True)
+    last = np.zeros(len(cluster), np.int64)  # the size grows with the generation: the greatest is the latest
+    np.maximum.at(last, number, named["cluster_size"].to_numpy())
+    steps = np.ceil(np.log2(np.maximum(last, 2))).astype(int)
+    sizes = {
+        "2" if step == 1 else f"{2 ** (step - 1) + 1}-{2**step}": int(count)
+        for step, count in zip(*(values.tolist() for values in np.unique(steps, return_counts=True)), strict=True)
+    }
+    some = np.zeros(len(cluster), np.int64)
+    some[number] = np.arange(len(number))
+    order = np.lexsort((cluster, -last))[:most]
+    ids = named["cluster_id"].take(pa.array(some[order])).to_pylist()
+    biggest = [{"cluster": name, "documents": int(last[i])} for name, i in zip(ids, order.tolist(), strict=True)]
+    return {"cluster_sizes": sizes, "biggest_clusters": biggest}
+
+
+def annotate(signatures: pa.Table, named: pa.Table, first_node: int) -> pa.Table:
+    """ANNOTATIONS of a part that starts at `first_node`; a document without a decision stays, by itself.
+
+    `signatures` has id and place; `named` is DECISIONS with `cluster_id` and `match_id`.
+    """
+    count = signatures.num_rows
+    at = named["node"].to_numpy() - first_node
     source = np.arange(count)
-    source[decisions["node"].to_numpy() - first_node] = count + np.arange(decisions.num_rows)
-    table = pa.concat_tables([alone, decisions]).take(pa.array(source))
-    columns = [ids, *(table[name] for name in ("keep", "cluster", "match", "similarity"))]
-    return pa.table([column.combine_chunks() for column in columns], schema=ANNOTATIONS)
+    source[at] = count + np.arange(len(at))
+
+    def column(name: str, otherwise: pa.Array) -> pa.Array:
+        decided = named[name].cast(otherwise.type).chunks
+        return pa.concat_arrays([otherwise, *decided]).take(pa.array(source))
+
+    ids = pa.concat_arrays([pa.array([], pa.string()), *signatures["id"].chunks])
+    minutes = column("minutes", pa.array(minutes_of(signatures["place"].to_numpy())))
+    columns = [
+        ids,
+        column("keep", pa.array(np.ones(count, bool))),
+        column("cluster_id", ids),
+        column("cluster_size", pa.array(np.ones(count, np.int64))),
+        column("match_id", pa.nulls(count, pa.string())),
+        column("similarity", pa.nulls(count, pa.float64())),
+        minute_texts(minutes.to_numpy()),
+        column("state", pa.array(np.zeros(count, np.int64))),
+    ]
+    return pa.table(columns, schema=ANNOTATIONS)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.dedup.normalize import fold, fold_table, utf8_of
-from pipelines.dedup.signature import shingle_hashes
+from pipelines.dedup.signature import shingle_hashes, word_places
 from pipelines.kernels import kernel
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -36,7 +36,7 @@ def _insert(keys, stamps, shift, stamp, other, value):
 
 
 @kernel
-def _jaccards(utf8, offsets, table, left, right, out):
+def _similarities(utf8, offsets, table, places, left, right, by_containment, out):
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
@@ -54,33 +54,44 @@ def _jaccards(utf8, offsets, table, left, right, out):
         if left[p] != held:
             held = left[p]
             length, unspaced = fold(utf8, offsets[held], offsets[held + 1], table, codes)
-            our_count = shingle_hashes(codes, length, unspaced, words, ours)
+            our_count = shingle_hashes(codes, length, unspaced, places, words, ours)
         d = right[p]
         length, unspaced = fold(utf8, offsets[d], offsets[d + 1], table, codes)
-        their_count = shingle_hashes(codes, length, unspaced, words, theirs)
+        their_count = shingle_hashes(codes, length, unspaced, places, words, theirs)
         if (1 << bits) < 2 * (our_count + their_count):  # at most half full
             while (1 << bits) < 2 * (our_count + their_count):
                 bits += 1
             keys = np.zeros(1 << bits, np.uint64)
             stamps = np.zeros(1 << bits, np.int64)
         stamp += 2
-        union = 0
+        our_different = 0
         for j in range(our_count):
-            union += _insert(keys, stamps, 64 - bits, stamp, stamp + 1, ours[j]) == 0
+            our_different += _insert(keys, stamps, 64 - bits, stamp, stamp + 1, ours[j]) == 0
         shared = 0
+        only_theirs = 0
         for j in range(their_count):
             found = _insert(keys, stamps, 64 - bits, stamp + 1, stamp, theirs[j])
             shared += found == 1
-            union += found == 0
-        out[p] = shared / union if union > 0 else 0.0
+            only_theirs += found == 0
+        whole = min(our_different, shared + only_theirs) if by_containment else our_different + only_theirs
+        out[p] = shared / whole if whole > 0 else 0.0
 
 
-def jaccards(texts: pa.Array | pa.ChunkedArray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """(pairs,) float64: exact Jaccard similarity of texts[left] and texts[right]; 0 without shingles.
+def similarities(
+    texts: pa.Array | pa.ChunkedArray, left: np.ndarray, right: np.ndarray, *, measure: str = "jaccard"
+) -> np.ndarray:
+    """(pairs,) float64: exact similarity of texts[left] and texts[right]; 0 without shingles.
 
-    Cheapest when equal values of `left` follow each other. Not rounded: a threshold is met before rounding.
+    `jaccard`: shared shingles over all; `containment`: over those of the text that has fewer. Cheapest when equal
+    values of `left` follow each other. Not rounded: a threshold is met before rounding.
     """
     utf8, offsets = utf8_of(texts)
     out = np.zeros(len(left), np.float64)
-    _jaccards(utf8, offsets, fold_table(), left.astype(np.int64), right.astype(np.int64), out)
+    ends = left.astype(np.int64), right.astype(np.int64)
+    _similarities(utf8, offsets, fold_table(), word_places(), *ends, measure == "containment", out)
     return out
+
+
+def jaccards(texts: pa.Array | pa.ChunkedArray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """`similarities` by Jaccard."""
+    return similarities(texts, left, right)

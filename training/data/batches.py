@@ -90,6 +90,15 @@ class BatchPlan:
         skips = np.searchsorted(np.asarray(self._skip_ranks, dtype=np.int64), ranks, side="right")
         return Batch(step, number, ranks + np.asarray(self._skipped_before, dtype=np.int64)[skips])
 
+    def step_of(self, position: int) -> int | None:
+        """The step that trains the row at `position`; None where the plan skips it."""
+        rank = self.rank(position)
+        if self.select(rank) != position:
+            return None
+        number = max(bisect_right(self._first_ranks, rank) - 1, 0)
+        rows = self.plan.segments[number].rows_per_batch
+        return self._first_steps[number] + (rank - self._first_ranks[number]) // rows
+
     def step_at(self, position: int) -> int:
         """The step that goes on from `position`, which must be a batch's end (or 0)."""
         rank = self.rank(position)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError, IntegrityError
+from pipelines.tokens.lineage import with_takedowns
 from training.data.cells import CellGeometry
 from training.data.plan import DatasetPin
 from training.data.rows import SpecialTokens
@@ -99,7 +100,7 @@ class TokenShards:
         """The pinned versions; IntegrityError where a manifest is not the one that was pinned."""
         opened = []
         for pin in dict.fromkeys(pins):
-            dataset = TokenDataset(open_dataset(store, pin.name, pin.version))
+            dataset = TokenDataset(with_takedowns(open_dataset(store, pin.name, pin.version)))
             if dataset.pin != pin:
                 raise IntegrityError(
                     f"{pin.name} v{pin.version} has sha256 {dataset.pin.manifest_sha256[:12]}, the plan pins "

@@ -9,8 +9,10 @@ of this code (one seed, deterministic trees).
 from __future__ import annotations
 
 import argparse
+import random
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,20 @@ import numpy as np
 
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
-from pipelines.crawl.html.labels import block_labels, is_headline, page_bytes, page_groups, read_pages
+from pipelines.crawl.html.labels import (
+    block_labels,
+    is_headline,
+    page_bytes,
+    page_groups,
+    read_pages,
+    segment_labels,
+)
 from pipelines.crawl.html.model import MODEL_NAME, Model, Trees, column_names_hash, forward
-from pipelines.crawl.html.scan import Scan, scan
+from pipelines.crawl.html.scan import SOURCE, Scan, scan
+from pipelines.crawl.html.splice import Story, replies, spliced, stories_in_full, teasers, with_notices
 
 FOLDS = 5
+_AT_ONCE = 2  # models fitted side by side, each by one thread
 ROUNDS = (200, 200)
 WITHOUT = ("daniel_zh", "daniel_other")  # their repository is GPL-3.0
 # Numbers of the page as a whole let trees learn pages by heart.
@@ -40,6 +51,7 @@ _SECOND_PREFIXES = (
     "box_linked",
     "box_score",
     "read_",
+    "terms_",
 )
 # What authors name: a second copy of every page goes without these, so that pages with no telling names are learnt too.
 _NAMED = np.array(
@@ -51,6 +63,12 @@ _NAMED = np.array(
 )
 _NAMELESS = np.array([20.0 if name.startswith(("near.", "in.")) else 0.0 for name in FEATURES], np.float32)
 _SHARES = (0.65, 0.35)  # what a page and its nameless copy weigh
+_LISTS = ("listing", "collection")  # whose main text are teasers
+_REPLIES_SHARE = 0.3
+_NOTICES_SHARE = 0.5
+_LINKED = FEATURES.index("linked")
+_NOTICE_PHRASES = [FEATURES.index(f"phrase.{name}") for name in ("disclaimer", "copyright", "app", "share", "login")]
+_STRANGERS_SHARE = 0.5  # what the copy of an article with other stories behind it weighs
 _CHINESE_WEIGHT = 1.5  # a seventh of the pages that may be fitted on are Chinese
 _SECOND = {
     "log_tokens",
@@ -132,8 +150,8 @@ _TREES = {
     "extra_trees": True,
     "max_bin": 63,
     "deterministic": True,
-    "force_row_wise": True,
-    "num_threads": 2,
+    "force_col_wise": True,
+    "num_threads": 1,
     "seed": 1,
     "verbose": -1,
 }
@@ -153,33 +171,102 @@ class Sample:
     label: np.ndarray | None
     headline: np.ndarray
     fold: int
+    share: float = 1.0
 
 
 def load(folder: Path) -> list[Sample]:
     """The labelled pages; the charset is the one that the labels state, so that only extraction is fitted."""
     rows = list(read_pages(folder))
-    samples = []
-    for row, group in zip(rows, page_groups(rows), strict=True):
-        page = scan(page_bytes(row).decode(row["encoding"], "replace").encode("utf-8", "replace"))
-        own, tokens, groups = features(page)
-        raw = page.text.tobytes()
-        texts = [raw[a:b].decode("utf-8", "replace") for a, b in page.blocks[:, :2].tolist()]
-        title = raw[page.title[0] : page.title[1]].decode("utf-8", "replace")
-        samples.append(
-            Sample(
-                row=row,
-                page=page,
-                texts=texts,
-                title=title,
-                own=own,
-                tokens=tokens,
-                groups=groups,
-                label=block_labels(texts, row["gold"]) if row["gold"] and texts else None,
-                headline=np.array([is_headline(text, title) for text in texts], bool),
-                fold=fold_of(group),
-            )
-        )
-    return samples
+    return [_sample(row, _markup(row), fold_of(group)) for row, group in zip(rows, page_groups(rows), strict=True)]
+
+
+def _markup(row: dict[str, Any]) -> bytes:
+    return page_bytes(row).decode(row["encoding"], "replace").encode("utf-8", "replace")
+
+
+def _sample(row: dict[str, Any], markup: bytes, fold: int, share: float = 1.0) -> Sample:
+    page = scan(markup)
+    own, tokens, groups = features(page)
+    raw = page.text.tobytes()
+    texts = [raw[a:b].decode("utf-8", "replace") for a, b in page.blocks[:, :2].tolist()]
+    title = raw[page.title[0] : page.title[1]].decode("utf-8", "replace")
+    return Sample(
+        row=row,
+        page=page,
+        texts=texts,
+        title=title,
+        own=own,
+        tokens=tokens,
+        groups=groups,
+        label=_labels(row, texts) if texts else None,
+        headline=np.array([is_headline(text, title) for text in texts], bool),
+        fold=fold,
+        share=share,
+    )
+
+
+def with_strangers(samples: Sequence[Sample], without: Sequence[str]) -> list[Sample]:
+    """Copies of pages with texts of other pages, of the same fold and script, behind their main text."""
+    usable = [s for s in samples if s.row["gold"] and s.label is not None and s.row["set"] not in without]
+    made = []
+    for sample in usable:
+        main = np.flatnonzero((sample.label > 0.5) & (sample.tokens >= 5))
+        kind = sample.row.get("page_type") or "article"
+        if kind in _LISTS or not len(main):
+            continue
+        draw = random.Random(sample.row["id"])
+        is_chinese = sample.row["lang"] == "zh"
+        others = [
+            s
+            for s in usable
+            if s.fold == sample.fold
+            and s.row["domain"] != sample.row["domain"]
+            and (s.row["lang"] == "zh") == is_chinese
+            and s.row.get("page_type") not in _LISTS
+        ]
+        for _ in range(2 if is_chinese else 1):
+            added = _strangers(others, kind, draw)
+            behind = int(sample.page.blocks[main[-1], SOURCE])
+            markup = _markup(sample.row)
+            if kind == "article" and draw.random() < _NOTICES_SHARE:
+                notices = [text for s in others for text in _notices(s)]
+                markup = with_notices(markup, behind, draw.sample(notices, min(len(notices), draw.randint(1, 3))), draw)
+            if added:
+                markup = spliced(markup, behind, added, draw) or markup
+            made.append(_sample(sample.row, markup, sample.fold, _STRANGERS_SHARE))
+    return made
+
+
+def _notices(sample: Sample) -> list[str]:
+    """Plain text of the page that is not its main text and reads like a notice."""
+    own, label = sample.own, sample.label
+    found = (label == 0) & (sample.tokens >= 12) & (sample.tokens <= 200) & (own[:, _LINKED] < 0.2)
+    found &= (own[:, _NOTICE_PHRASES] > 0).any(axis=1)
+    return [sample.texts[block] for block in np.flatnonzero(found)]
+
+
+def _strangers(others: Sequence[Sample], kind: str, draw: random.Random) -> str:
+    """Markup of other articles or their teasers; behind an article perhaps what readers of a forum wrote."""
+    threads = [s for s in others if s.row.get("page_type") == "forum"]
+    if kind == "article" and threads and draw.random() < _REPLIES_SHARE:
+        chosen = draw.sample(threads, min(len(threads), 3))
+        posts = [line for s in chosen for line in s.row["gold"].split("\n") if 20 <= len(line) <= 1500]
+        return replies(draw.sample(posts, min(len(posts), draw.randint(2, 12))), draw) if posts else ""
+    articles = [s for s in others if s.row.get("page_type") in (None, "article")]
+    stories = [
+        Story(title=s.title, paragraphs=paragraphs)
+        for s in draw.sample(articles, min(len(articles), draw.randint(3, 8)))
+        if (paragraphs := [line for line in s.row["gold"].split("\n") if len(line) >= 60])
+    ]
+    if not stories:
+        return ""
+    return stories_in_full(stories, draw) if kind == "article" and draw.random() < 0.4 else teasers(stories, draw)
+
+
+def _labels(row: dict[str, Any], texts: list[str]) -> np.ndarray:
+    if row["gold"]:
+        return block_labels(texts, row["gold"])
+    return segment_labels(texts, row["must"] or [], row["must_not"] or [])
 
 
 def fold_of(group: str) -> int:
@@ -196,7 +283,7 @@ def weights(sample: Sample) -> np.ndarray:
     """(n,) what each block's error costs: its tokens over what F1 divides by, so that pages count alike."""
     tokens = sample.tokens + 0.5
     share = 100 * tokens / (float((tokens * np.clip(sample.label, 0, 1)).sum()) + 0.5 * float(tokens.sum()) + 20)
-    return share * (_CHINESE_WEIGHT if sample.row["lang"] == "zh" else 1.0)
+    return share * sample.share * (_CHINESE_WEIGHT if sample.row["lang"] == "zh" else 1.0)
 
 
 Rows = Callable[[Sample], tuple[np.ndarray, np.ndarray]]  # of a page, and of its nameless copy
@@ -269,27 +356,25 @@ def fit_models(samples: Sequence[Sample], without: Sequence[str], rounds: Sequen
     def usable(fold: int | None) -> list[Sample]:
         return [s for s in samples if s.label is not None and s.row["set"] not in without and s.fold != fold]
 
-    firsts = [trees_of(fit_trees(usable(fold), first_rows, rounds[0]), FIRST_COLUMNS) for fold in range(FOLDS)]
-    rows = {
-        s.row["id"]: tuple(
-            _context_rows(s, own, forward(firsts[s.fold], own)) for own in (s.own, nameless(s.own).astype(np.float32))
+    every = [*range(FOLDS), None]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        firsts = list(
+            pool.map(lambda fold: trees_of(fit_trees(usable(fold), first_rows, rounds[0]), FIRST_COLUMNS), every)
         )
-        for s in samples
-    }
-    columns = np.arange(len(SECOND_COLUMNS) + len(CONTEXT))
+        rows = {
+            id(s): tuple(
+                _context_rows(s, own, forward(firsts[s.fold], own))
+                for own in (s.own, nameless(s.own).astype(np.float32))
+            )
+            for s in usable(None)
+        }
+        columns = np.arange(len(SECOND_COLUMNS) + len(CONTEXT))
 
-    def second_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        return rows[sample.row["id"]]  # type: ignore[return-value]
+        def second_rows(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+            return rows[id(sample)]  # type: ignore[return-value]
 
-    folds = [
-        Model(firsts[fold], trees_of(fit_trees(usable(fold), second_rows, rounds[1]), columns), SECOND_COLUMNS)
-        for fold in range(FOLDS)
-    ]
-    whole = Model(
-        trees_of(fit_trees(usable(None), first_rows, rounds[0]), FIRST_COLUMNS),
-        trees_of(fit_trees(usable(None), second_rows, rounds[1]), columns),
-        SECOND_COLUMNS,
-    )
+        seconds = list(pool.map(lambda fold: trees_of(fit_trees(usable(fold), second_rows, rounds[1]), columns), every))
+    *folds, whole = (Model(first, second, SECOND_COLUMNS) for first, second in zip(firsts, seconds, strict=True))
     return folds, whole
 
 
@@ -315,7 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folds", type=Path, help="folder for the models of the folds, fold0.npz to fold4.npz")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name(MODEL_NAME))
     chosen = parser.parse_args(arguments)
-    folds, whole = fit_models(load(chosen.labels), chosen.without, chosen.rounds)
+    samples = load(chosen.labels)
+    folds, whole = fit_models([*samples, *with_strangers(samples, chosen.without)], chosen.without, chosen.rounds)
     save(chosen.out, whole)
     if chosen.folds:
         chosen.folds.mkdir(parents=True, exist_ok=True)

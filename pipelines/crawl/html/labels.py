@@ -29,6 +29,7 @@ _HAN_KANA = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U00
 _TOKEN = re.compile(f"[{_HAN_KANA}]|[^\\W{_HAN_KANA}]+")
 _GRAM = 4
 _LEAST_TITLE_SHARE = 0.35
+_LEAST_SEGMENT = 4
 
 
 def read_pages(folder: Path) -> Iterator[dict[str, Any]]:
@@ -115,6 +116,23 @@ def block_labels(blocks: list[str], gold: str) -> np.ndarray:
             labels[number] = "".join(own) in lines or any(
                 len(piece) >= 3 and f" {' '.join(piece)} " in joined for piece in (before + own, own + after)
             )
+    return labels
+
+
+def segment_labels(blocks: list[str], must: list[str], must_not: list[str]) -> np.ndarray:
+    """(n,) float32 for a page with segments only: 1 and 0 for the blocks that hold one, -1 for all others.
+
+    A segment found in many blocks tells nothing about any of them.
+    """
+    labels = np.full(len(blocks), -1.0, np.float32)
+    folded = [_folded(block) for block in blocks]
+    for segments, label, most in ((must, 1.0, 3), (must_not, 0.0, 8)):
+        for segment in map(_folded, segments):
+            if len(segment) < _LEAST_SEGMENT:
+                continue
+            found = [n for n, own in enumerate(folded) if segment in own or (len(own) >= 12 and own in segment)]
+            if len(found) <= most:
+                labels[found] = label
     return labels
 
 

@@ -17,14 +17,17 @@ import numpy as np
 
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
-from pipelines.crawl.html.scan import Scan
+from pipelines.crawl.html.scan import PARENT, Scan
 from pipelines.errors import IntegrityError
 from pipelines.kernels import kernel
 
 MODEL_NAME = "blocks.npz"
-# Blocks of one page err together, so the expectation over independent blocks keeps too much; chosen on folds.
-SHARPNESS = 1.7
-_IS_TITLE = FEATURES.index("is_title")
+# Blocks of one page err together, so that the expectation over independent blocks is off by a sharpness that differs
+# from page to page; the cut has to be good under all of these.
+SHARPNESS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+_LEAST_COPY_TOKENS = 8
+_UNLIKELY = 0.02  # two blocks in five; the second model never makes main text of them
+_IS_TITLE, _SAME_TEXT = FEATURES.index("is_title"), FEATURES.index("same_text")
 
 
 class Trees(NamedTuple):
@@ -83,13 +86,17 @@ def main_blocks(page: Scan, fitted: Model | None = None) -> np.ndarray:
     """(n,) bool: the blocks that are main text; a headline before the first of them is not, it is the page's title."""
     fitted = fitted or model()
     own, tokens, groups = features(page)
-    around = context(forward(fitted.first, own), tokens, groups, page.blocks, page.nodes)
-    keep = best_cut(forward(fitted.second, np.hstack((own[:, fitted.own], around))), tokens)
+    first = forward(fitted.first, own)
+    around = context(first, tokens, groups, page.blocks, page.nodes)
+    second = first.copy()
+    likely = first >= _UNLIKELY
+    second[likely] = forward(fitted.second, np.hstack((own[likely][:, fitted.own], around[likely])))
+    keep = best_cut(np.stack((first, second)), tokens)
     headline = own[:, _IS_TITLE] > 0
     body = np.flatnonzero(keep & ~headline)
     if len(body):
         keep[: body[0]] = False
-    return keep
+    return without_copies(page, keep, (own[:, _SAME_TEXT] > 0) & (tokens >= _LEAST_COPY_TOKENS))
 
 
 def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
@@ -101,22 +108,44 @@ def forward(trees: Trees, rows: np.ndarray) -> np.ndarray:
 def _forward(rows, roots, column, threshold, left, right, leaves):
     n = len(rows)
     sums = np.zeros(n, np.float32)
-    for root in roots:
-        for b in range(n):
+    for b in range(n):  # rows outside: a page of many blocks does not fit into the cache, the trees do
+        row = rows[b]
+        total = np.float32(0.0)
+        for root in roots:
             k = root
             while k >= 0:
-                k = left[k] if rows[b, column[k]] <= threshold[k] else right[k]
-            sums[b] += leaves[-k - 1]
+                k = left[k] if row[column[k]] <= threshold[k] else right[k]
+            total += leaves[-k - 1]
+        sums[b] = total
     return np.float32(1.0) / (np.float32(1.0) + np.exp(-sums))
 
 
-def best_cut(probability: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """(n,) bool: the blocks to keep so that the expected token F1 of the page is largest."""
-    keep = np.zeros(len(probability), bool)
-    if len(probability):
-        sharp = probability.astype(np.float64) ** SHARPNESS
-        order = np.argsort(-sharp, kind="stable")
+def best_cut(opinions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """(n,) bool: the blocks to keep so that the expected token F1 of the page is largest.
+
+    `opinions` are (models, n) probabilities. Blocks are taken in the order of their mean; where to stop is the mean of
+    what each model at each sharpness expects.
+    """
+    keep = np.zeros(opinions.shape[1], bool)
+    if len(keep):
+        order = np.argsort(-opinions.mean(axis=0), kind="stable")
         weight = tokens[order].astype(np.float64)
-        found = np.cumsum(weight * sharp[order])
-        keep[order[: int(np.argmax(2 * found / (np.cumsum(weight) + found[-1] + 1e-9))) + 1]] = True
+        sharp = opinions[:, None, order].astype(np.float64) ** np.array(SHARPNESS)[:, None]
+        found = np.cumsum(weight * sharp, axis=2)
+        expected = (2 * found / (np.cumsum(weight) + found[..., -1:] + 1e-9)).sum(axis=(0, 1))
+        keep[order[: int(np.argmax(expected)) + 1]] = True
+    return keep
+
+
+def without_copies(page: Scan, keep: np.ndarray, repeated: np.ndarray) -> np.ndarray:
+    """`keep` without `repeated` blocks whose text was kept before in another container: a copy for small screens.
+
+    What an author says twice stands in one container and stays.
+    """
+    keep = keep.copy()
+    holders: dict[bytes, int] = {}
+    for block in np.flatnonzero(keep & repeated):
+        start, end, node = page.blocks[block, :3].tolist()
+        holder = max(int(page.nodes[node, PARENT]), 0)
+        keep[block] = holders.setdefault(page.text[start:end].tobytes(), holder) == holder
     return keep

@@ -8,11 +8,12 @@ has tags.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, tables
+from pipelines.crawl.html.tables import BLOCK, BREAK, RAW, TAG, Tables, tables
 from pipelines.kernels import kernel, subkernel
 
 # Fields of a block, columns of `Scan.blocks`.
@@ -55,7 +56,24 @@ def scan(markup: bytes, limits: Limits | None = None) -> Scan:
     """Blocks and elements of `markup` (UTF-8).  Never raises on page bytes; over a bound `status` is not OK."""
     limits = limits or Limits()
     page = np.frombuffer(markup, np.uint8)
-    return Scan(*_scan(page, limits.tags, limits.depth, limits.attributes, tables()))
+    found = Scan(*_scan(page, limits.tags, limits.depth, limits.attributes, tables()))
+    if found.status == OK and _text_bytes(found) < _NEARLY_EMPTY and b"<noscript" in markup:
+        opened = Scan(*_scan(page, limits.tags, limits.depth, limits.attributes, _scriptless()))
+        if opened.status == OK and _text_bytes(opened) > 2 * _NEARLY_EMPTY:
+            return opened
+    return found
+
+
+def _text_bytes(page: Scan) -> int:
+    return int((page.blocks[:, TEXT_END] - page.blocks[:, TEXT_START]).sum())
+
+
+@functools.cache
+def _scriptless() -> Tables:
+    """The tables of a reader without scripts, for whom what stands in noscript is the page."""
+    kinds = tables().kinds.copy()
+    kinds[TAG["noscript"]] = BLOCK
+    return tables()._replace(kinds=kinds)
 
 
 _T_A, _T_B, _T_STRONG, _T_TIME, _T_CODE, _T_IMG = (TAG[n] for n in ("a", "b", "strong", "time", "code", "img"))
@@ -78,6 +96,10 @@ def _packed(name: str) -> int:
 _N_CLASS, _N_ID, _N_STYLE, _N_HIDDEN, _N_ROLE = (_packed(n) for n in ("class", "id", "style", "hidden", "role"))
 _N_ITEMPROP, _N_ITEMTYPE, _N_PROPERTY = (_packed(n) for n in ("itemprop", "itemtype", "property"))
 _N_NAME, _N_CONTENT, _N_TYPE, _N_HREF = (_packed(n) for n in ("name", "content", "type", "href"))
+# Bytes of text below which a page shows its text by scripts only; some keep a copy for readers without them.
+_NEARLY_EMPTY = 300
+# A link that holds more text is one that the page forgot to end.
+_LONGEST_LINK = 600
 _FNV_START, _FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
 _SPACE, _LT, _GT, _AMP, _SLASH, _QUOTE, _APOSTROPHE, _EQUALS = 32, 60, 62, 38, 47, 34, 39, 61
 
@@ -284,6 +306,7 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
     flags = 0
     source = 0
     link_depth = -1
+    link_bytes = 0
     bold = 0
     inline_depth = 0
     pre_depth = -1
@@ -373,6 +396,9 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
             visible += size
             if link_depth >= 0:
                 linked += size
+                link_bytes += size
+                if link_bytes > _LONGEST_LINK:
+                    link_depth = -1
             if bold > 0:
                 bold_bytes += size
             continue
@@ -634,6 +660,7 @@ def _scan(page, max_tags, max_depth, max_attributes, t):
                     link_depth = -1
                 else:
                     link_depth = top
+                    link_bytes = 0
                     links += 1
             elif tag == _T_B or tag == _T_STRONG:
                 bold += -1 if closing else 1

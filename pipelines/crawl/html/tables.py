@@ -220,9 +220,19 @@ def categories(kind: str) -> tuple[str, ...]:
 
 @functools.cache
 def automaton_of(kind: str) -> Automaton:
-    """The automaton of one kind of words; bit n is category n."""
+    """The automaton of one kind of words; bit n is category n.
+
+    Kernels fold the case of ASCII only, so a word that begins with another letter is looked for with a capital, too.
+    """
     lists = word_lists()[kind]
-    return automaton([(str(word).encode(), 1 << bit) for bit, words in enumerate(lists.values()) for word in words])
+    return automaton(
+        [
+            (form.encode(), 1 << bit)
+            for bit, words in enumerate(lists.values())
+            for word in words
+            for form in sorted({word, word if word[0].isascii() else word[0].upper() + word[1:]})
+        ]
+    )
 
 
 @functools.cache

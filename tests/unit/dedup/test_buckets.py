@@ -1,194 +1,111 @@
 import uuid
 
-import networkx
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.datasets.store import open_store
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.buckets import (
-    EDGES,
-    EXACT_KEYS,
-    band_keys,
-    bucket_rows,
-    candidate_edges,
-    sign_documents,
-    signatures_schema,
-    star_table,
-    survivor_places,
-    verify_edges,
+    band_rows,
+    bucket_table,
+    copy_edges,
+    exact_rows,
+    meeting,
+    parcels,
+    unpacked,
 )
-from pipelines.dedup.nodes import (
-    history_hashes,
-    number_parts,
-    put_decisions,
-    put_table,
-    read_decisions,
-    read_nodes,
-    read_order,
-)
-from pipelines.dedup.survivors import DECISIONS, survivor_rank
+from pipelines.dedup.marks import pack
+from pipelines.dedup.nodes import put_table
+from pipelines.dedup.signed import band_columns, sign_documents
+from tests.unit.dedup.test_signed import documents
 
-PLAN = BandPlan(num_bands=8, rows_per_band=4)
-DATES = st.sampled_from([None, "2026-11-03T10:00:00Z", "2026-11-03T10:01:00Z", "2025-01-01T00:00:00Z", "not a date"])
+PLAN = BandPlan(num_bands=12, rows_per_band=4)
+STARTS = np.array([4, 4, 9])
+# (digest, place, tie); the node is the position, and generations start at nodes 4 and 9
+ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(0, 2)), max_size=14)
 
 
-def store():
-    return open_store(f"memory://{uuid.uuid4().hex}")
+def rows_of(listed, keys=1):
+    columns = [[row[0]] * keys + [row[1], row[2], node] for node, row in enumerate(listed)]
+    return np.array(columns, np.int64).reshape(-1, keys + 3)
 
 
-def documents(texts, dates=None):
-    count = len(texts)
-    return pa.table(
-        {
-            "id": [f"{i:032x}" for i in range(count)],
-            "text": pa.array(texts, pa.string()),
-            "date": pa.array(dates or [None] * count, pa.string()),
-            "file": ["f"] * count,
-            "offset": list(range(count)),
-        }
-    )
+def expected_buckets(listed):
+    buckets = {}
+    for node, (digest, place, tie) in enumerate(listed):
+        buckets.setdefault(digest, []).append(((node >= 4) + (node >= 9), place, tie, node))
+    return {digest: [row[3] for row in sorted(rows)] for digest, rows in buckets.items() if len(rows) > 1}
 
 
-def row(name, generation, rows=2):
-    """A row of a part list."""
-    return {
-        "key": f"{name}.parquet",
-        "input": name,
-        "unit": name,
-        "generation": generation,
-        "rows": rows,
-        "sha256": name * 2,
+@settings(deadline=None)
+@given(ROWS, st.randoms(use_true_random=False), st.integers(1, 2))
+def test_buckets_are_in_the_survivor_order_whatever_the_order_of_rows(listed, rng, keys):
+    rows = rows_of(listed, keys)
+    order = list(range(len(rows)))
+    rng.shuffle(order)
+    found, start = meeting(rows[order], keys, STARTS)
+    nodes = [list(bucket) for bucket in np.split(found[:, -1], np.flatnonzero(start))[1:]]
+    assert nodes == [bucket for _, bucket in sorted(expected_buckets(listed).items())]
+
+
+@settings(deadline=None)
+@given(ROWS, st.integers(0, 14), st.integers(1, 5))
+def test_a_bucket_is_cut_behind_its_first_and_dropped_without_a_new_document(listed, fresh_from, cap):
+    table, hot = bucket_table(rows_of(listed), STARTS, fresh_from, cap)
+    expected = expected_buckets(listed)
+    cut = [bucket[:cap] for _, bucket in sorted(expected.items())]
+    cut = [bucket for bucket in cut if any(node >= fresh_from for node in bucket)]
+    assert table["node"].to_pylist() == [node for bucket in cut for node in bucket]
+    assert sum(table["start"].to_pylist()) == len(cut)
+    assert dict(zip(*hot.to_pydict().values(), strict=True)) == {
+        digest: len(bucket) for digest, bucket in expected.items() if len(bucket) > cap
     }
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 5), DATES), min_size=1, max_size=12))
-def test_a_place_sorts_as_the_survivor_order_but_for_ties(rows):
-    characters = pa.array([length for length, _ in rows], pa.int64())
-    date = pa.array([when for _, when in rows], pa.string())
-    place = survivor_places(characters, date).to_numpy()
-    assert ((place >= 0) & (place < 1 << 49)).all()
-    valid = [when if when and when[0] == "2" else None for _, when in rows]
-    table = pa.table(
-        {
-            "generation": [0] * len(rows),
-            "characters": characters,
-            "date": pa.array(valid, pa.string()),
-            "id": [f"{i:032x}" for i in range(len(rows))],
-            "file": ["f"] * len(rows),
-            "offset": [0] * len(rows),
-        }
-    )
-    rank = survivor_rank(table)
-    order = np.argsort(rank)
-    assert (np.diff(place[order]) >= 0).all()
+@given(ROWS, st.integers(0, 14))
+def test_an_exact_copy_hangs_at_the_best_of_its_bucket(listed, fresh_from):
+    edges = copy_edges(rows_of(listed, keys=2), STARTS, fresh_from)
+    expected = {(b[0], n) for b in expected_buckets(listed).values() for n in b[1:] if n >= fresh_from}
+    assert set(zip(edges["centre"].to_pylist(), edges["member"].to_pylist(), strict=True)) == expected
+    assert edges["member_place"].to_pylist() == [listed[n][1] for n in edges["member"].to_pylist()]
+    assert edges["centre_tie"].to_pylist() == [listed[n][2] for n in edges["centre"].to_pylist()]
 
 
-def test_signatures_have_a_row_for_each_document_in_its_order():
-    texts = ["one two three four five six", None, "short", "一二三四五六七"]
-    signed = sign_documents(documents(texts), PLAN)
-    assert signed.schema.equals(signatures_schema(PLAN))
-    assert signed["characters"].to_pylist() == [27, 0, 5, 7]
-    assert [value is None for value in signed["band_000"].to_pylist()] == [False, True, True, False]
-    assert [value is None for value in signed["exact_high"].to_pylist()] == [False, True, False, False]
+@settings(deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=40), st.integers(1, 7))
+def test_parcels_lose_nothing_and_keep_equal_digests_together(digests, targets):
+    rows = np.array([[digest, 1, 2, node] for node, digest in enumerate(digests)], np.int64).reshape(-1, 4)
+    sent = dict(parcels(rows, targets))
+    assert set(sent) <= set(range(targets))
+    arrived = unpacked(sent.values(), 4)
+    assert sorted(arrived.tolist()) == sorted(rows.tolist())
+    homes = {}
+    for target, blob in sent.items():
+        for digest in unpacked([blob], 4)[:, 0].tolist():
+            assert homes.setdefault(digest, target) == target
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
-    st.integers(1, 8),
-)
-def test_dropping_exact_copies_from_the_candidates_loses_no_component(texts, step):
-    """All bands and exact digests over texts that often agree: components with and without the short cut."""
-    words = [f"w{first} " * 6 + f"v{second} x y z a b" + "." * (i % 2) for i, (first, second) in enumerate(texts)]
-    place, keys = store(), band_keys(PLAN)
-    part = {
-        "signatures": put_table(place, "s", sign_documents(documents(words), PLAN))["key"],
-        "generation": 0,
-        "first_node": 0,
-    }
-    exact = star_table(bucket_rows(place, part, EXACT_KEYS))
-    groups = [keys[start : start + step] for start in range(0, len(keys), step)]
-    bands = pa.concat_tables([star_table(bucket_rows(place, part, group)) for group in groups])
-    fewer = candidate_edges(bands, exact)
-
-    def components(*tables):
-        graph = networkx.Graph()
-        graph.add_nodes_from(range(len(words)))
-        for table in tables:
-            graph.add_edges_from(zip(table["centre"].to_pylist(), table["member"].to_pylist(), strict=True))
-        return {frozenset(found) for found in networkx.connected_components(graph)}
-
-    assert components(exact, fewer) == components(exact, bands)
-    assert not set(fewer["member"].to_pylist()) & set(exact["member"].to_pylist())
-    alone = pa.concat_tables([star_table(bucket_rows(place, part, [name])) for name in keys])
-    assert candidate_edges(alone, exact).equals(fewer)
+def test_documents_without_a_digest_and_exact_copies_have_no_rows():
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    texts = ["a b c d e f", None, "A b c d e f!", "too short", "g h i j k l m"]
+    key = put_table(store, "s", sign_documents(documents(texts), PLAN))["key"]
+    part = {"signatures": key, "generation": 1, "first_node": 10, "rows": 5}
+    assert exact_rows(store, part)[:, 4].tolist() == [10, 12, 13, 14]
+    store.put("marks", pack(np.arange(15) == 12))
+    rows = np.concatenate([band_rows(store, part, column, "marks") for column in band_columns(PLAN)])
+    assert sorted(rows[:, 3].tolist()) == sorted([10, 14] * 12)
+    assert len(set(rows[:, 0].tolist())) == 24
+    other = np.concatenate(
+        [band_rows(store, part | {"generation": g}, column, "marks", apart=True)
+         for g in (0, 1) for column in band_columns(PLAN)]
+    )  # fmt: skip
+    assert len(set(other[:, 0].tolist())) == 48
 
 
-def test_a_pair_at_the_threshold_is_a_duplicate():
-    place = store()
-    texts = ["a b c d e f", "a b c d e f g", "z y x w v u"]
-    pq_key = put_table(place, "d", documents(texts))["key"]
-    parts = number_parts([(row("a", 1, 3) | {"key": pq_key}, row("a", 1, 3))])
-    edges = pa.table({"centre": [1, 1], "member": [0, 2]}, schema=EDGES)
-    pairs = verify_edges(place, parts, edges, 2 / 3)
-    assert pairs.to_pylist() == [{"centre": 1, "member": 0, "similarity": 2 / 3}]
-    assert verify_edges(place, parts, edges, 0.67).num_rows == 0
-    assert verify_edges(place, parts, edges.slice(0, 0), 0.5).num_rows == 0
-
-
-def test_nodes_of_an_appended_crawl_come_after_all_earlier_ones():
-    early = [(row("b", 1), row("b", 1)), (row("c", 1, 3), row("c", 1, 3))]
-    late = [(row("a", 4), row("a", 4)), *early]
-    before, after = number_parts(early), number_parts(late)
-    assert before["first_node"].to_pylist() == [0, 2]
-    assert after.slice(0, 2).equals(before) and after["first_node"].to_pylist() == [0, 2, 5]
-    assert after["generation"].to_pylist() == [0, 0, 1]
-
-
-def test_a_history_depends_on_its_own_and_earlier_signatures_only():
-    early = [(row("b", 1), row("b", 1)), (row("c", 1), row("c", 1))]
-    late = [*early, (row("a", 4), row("a", 4))]
-    assert history_hashes(late)[1] == history_hashes(early[::-1])[1]
-    assert history_hashes(late)[4] != history_hashes(late)[1]
-    assert history_hashes(early[:1])[1] != history_hashes(early)[1]
-
-
-def test_rows_are_read_by_node_over_parts():
-    place = store()
-    keys = [put_table(place, "d", documents([f"{name}{i}" for i in range(3)]))["key"] for name in "ab"]
-    pairs = [(row(name, 1, 3) | {"key": key}, row(name, 1, 3)) for name, key in zip("ab", keys, strict=True)]
-    parts = number_parts(pairs)
-    found = read_nodes(place, parts, np.array([1, 2, 3, 5]), "documents", ["text"])
-    assert found["text"].to_pylist() == ["a1", "a2", "b0", "b2"]
-    assert read_order(place, parts, np.array([], np.int64)).num_rows == 0
-
-
-def test_decisions_are_read_back_by_range_of_nodes():
-    place, count = store(), 25
-    table = pa.table(
-        {
-            "node": [3 * i for i in range(count)],
-            "keep": [True] * count,
-            "cluster": ["c"] * count,
-            "match": pa.nulls(count, pa.string()),
-            "similarity": pa.nulls(count, pa.float64()),
-        },
-        schema=DECISIONS,
-    )
-    put_decisions(place, "p", table, chunk_rows=4)
-    keys = [stored.key for stored in place.list("p/")]
-    assert len(keys) == 7
-    for first, end in ((0, 100), (9, 10), (10, 12), (12, 40), (73, 100)):
-        found = read_decisions(place, "p/", keys, first, end)["node"].to_pylist()
-        assert sorted(found) == [node for node in table["node"].to_pylist() if first <= node < end]
-
-
-def test_signature_columns_are_plain_parquet():
-    place = store()
-    key = put_table(place, "s", sign_documents(documents(["a b c d e f"]), PLAN))["key"]
-    assert pq.read_schema(pa.BufferReader(place.get(key))).names[-1] == "band_007"
+def test_no_rows_give_no_buckets():
+    none = np.zeros((0, 4), np.int64)
+    assert bucket_table(none, STARTS, 0, 5)[0].num_rows == 0
+    assert copy_edges(np.zeros((0, 5), np.int64), STARTS, 0).num_rows == 0
+    assert list(parcels(none, 3)) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.normalize import normal_forms
-from pipelines.dedup.signature import band_digests, exact_digests, permutations, signatures
+from pipelines.dedup.signature import band_digests, exact_digests, permutations, sign, signatures
 
 HAN = [chr(code) for code in range(0x4E00, 0x5600)]
 WORDS = ["".join(letters) for letters in zip("abcdefghij" * 40, "klmnopqrst" * 40, "uvwxyzabcd" * 40, strict=True)]
@@ -90,44 +90,84 @@ def test_a_minimum_is_that_of_wrapped_32_bit_products():
 def test_unlike_documents_share_no_band():
     rng = random.Random(3)
     texts = pa.array([" ".join(rng.choice(WORDS) + str(rng.randrange(99)) for _ in range(200)) for _ in range(2000)])
-    for column in band_digests(texts, BandPlan()):
-        assert len(set(column.to_pylist())) == 2000
+    bands, _, _ = band_digests(texts, BandPlan())
+    assert all(len(set(column.tolist())) == 2000 for column in bands.T)
 
 
 def test_a_document_too_short_for_a_shingle_has_no_bands_but_an_exact_digest():
     texts = pa.array(["four words are few", "五个字以下"[:4], None, "", "now here are five words"])
-    columns = band_digests(texts, BandPlan(num_bands=4, rows_per_band=4))
-    assert all([value is None for value in column.to_pylist()] == [True, True, True, True, False] for column in columns)
-    high, low = exact_digests(texts)
-    assert [value is None for value in high.to_pylist()] == [False, False, True, True, False]
-    assert low.null_count == 2
+    signed = sign(texts, BandPlan(num_bands=4, rows_per_band=4))
+    assert signed.shingles.tolist() == [0, 0, 0, 0, 1]
+    assert not signed.bands[:4].any() and signed.bands[4].all()
+    assert signed.empty.tolist() == [False, False, True, True, False]
+    assert len({tuple(row) for row in signed.exact[[0, 1, 4]].tolist()}) == 3
+
+
+def test_short_documents_do_not_collapse():
+    """One shingle and little else: unlike texts share no band, whatever their length."""
+    rng = random.Random(5)
+    texts = ["".join(rng.choices(HAN, k=rng.randrange(5, 12))) for _ in range(500)]
+    texts += [" ".join(rng.choices(WORDS, k=rng.randrange(5, 12))) for _ in range(500)]
+    bands, _, _ = band_digests(pa.array(texts), BandPlan())
+    assert len({row.tobytes() for row in bands}) == 1000
 
 
 def test_equal_minima_in_two_bands_have_unlike_digests():
-    columns = band_digests(pa.array(["five words and one more"]), BandPlan(num_bands=16, rows_per_band=4))
-    assert len({column[0].as_py() for column in columns}) == 16
+    bands, _, _ = band_digests(pa.array(["five words and one more"]), BandPlan(num_bands=16, rows_per_band=4))
+    assert len(set(bands[0].tolist())) == 16
+
+
+def test_the_words_of_a_shingle_count_with_their_order_and_their_letters():
+    texts = ["a b c d e", "b a c d e", "ab c d e f", "a bc d e f", "a  b, c. d! e", "e d c b a", "aa b c d"]
+    texts.append("A B C D E")
+    minima, counts = signatures(pa.array(texts), 16)
+    rows = [tuple(row) for row in minima.tolist()]
+    assert counts.tolist() == [1, 1, 1, 1, 1, 1, 0, 1]
+    assert rows[0] == rows[4] == rows[7]
+    assert len({rows[i] for i in (0, 1, 2, 3, 5)}) == 5
+
+
+@pytest.mark.parametrize("mark", ["", "\u2019 "])
+def test_a_word_is_the_same_wherever_it_stands(mark):
+    """Folded in blocks or one by one, at the start, in the middle or at the end."""
+    words = random.Random(9).sample(WORDS, 20)
+    words += [word + "x" for word in words]
+    whole = signatures(pa.array([" ".join(words)]), 64)[0][0]
+    for cut in range(0, 36, 3):
+        pieces = [mark + " ".join(words[: cut + 5]), " . ".join(words[cut:]) + "\n" + mark]
+        minima, counts = signatures(pa.array(pieces), 64)
+        assert counts.tolist() == [cut + 1, 36 - cut]
+        assert (minima.min(axis=0) == whole).all()
+
+
+def test_a_sketch_is_a_mixed_byte_of_each_minimum():
+    texts = pa.array(["one two three four five six seven", "to be or not to be that is"])
+    minima, _ = signatures(texts, 256)
+    _, sketches, _ = band_digests(texts, BandPlan())
+    expected = (minima.astype(np.uint64) * 0x9E3779B1 & 0xFFFFFFFF) >> 24
+    assert (sketches == expected).all()
+    assert 0 < (sketches[0] == sketches[1]).sum() + 1 < 20
 
 
 def test_the_exact_digest_is_blake2b_of_the_normal_form():
-    high, low = exact_digests(pa.array(["Hello,  World!"]))
-    expected = hashlib.blake2b(b"hello world", digest_size=16).digest()
-    assert (
-        high[0].as_py().to_bytes(8, "little", signed=True) + low[0].as_py().to_bytes(8, "little", signed=True)
-        == expected
-    )
+    texts = pa.array(["Hello,  World!", "中 文。Abc", "!", "x" * 5000])
+    exact, empty = exact_digests(texts)
+    for row, form in zip(exact, [b"hello world", "中文abc".encode(), b"", b"x" * 5000], strict=True):
+        assert row.tobytes() == hashlib.blake2b(form, digest_size=16).digest()
+    assert empty.tolist() == [False, False, True, False]
 
 
 def test_the_digests_of_a_known_text_never_change():
     """Stored signatures are compared across versions: a changed value here needs a raised stage version."""
-    columns = band_digests(
-        pa.array(["The quick brown fox jumps over the lazy dog", "敏捷的棕色狐狸跳过了懒狗"]), BandPlan()
-    )
-    assert [columns[0].to_pylist(), columns[31].to_pylist()] == GOLDEN
+    texts = pa.array(["The quick brown fox jumps over the lazy dog", "敏捷的棕色狐狸跳过了懒狗"])
+    bands, sketches, _ = band_digests(texts, BandPlan())
+    assert [bands[:, 0].tolist(), bands[:, 31].tolist(), sketches[:, 7].tolist()] == GOLDEN
 
 
 GOLDEN = [
-    [-2358040255005950544, -5363122818178195246],
-    [4270601277272429066, 4709075758562083789],
+    [11598368492088851414, 15567114366913233674],
+    [2581155838978768848, 16544784358023105803],
+    [190, 8],
 ]
 
 
@@ -138,15 +178,11 @@ GOLDEN = [
 )
 def test_a_batch_may_be_cut_anywhere(texts, cut):
     plan = BandPlan(num_bands=8, rows_per_band=4)
-    whole = pa.array(texts, pa.string())
-    for column, first, second in zip(
-        band_digests(whole, plan),
-        band_digests(whole[:cut], plan),
-        band_digests(whole[cut:], plan),
-        strict=True,
-    ):
-        assert column.to_pylist() == first.to_pylist() + second.to_pylist()
-    for half, first, second in zip(
-        exact_digests(whole), exact_digests(whole[:cut]), exact_digests(whole[cut:]), strict=True
-    ):
-        assert half.to_pylist() == first.to_pylist() + second.to_pylist()
+    column = pa.array(texts, pa.string())
+    whole, first, second = sign(column, plan), sign(column[:cut], plan), sign(column[cut:], plan)
+    for name in ("bands", "sketches", "shingles", "exact", "empty"):
+        parts = np.concatenate([getattr(first, name), getattr(second, name)])
+        assert (getattr(whole, name) == parts).all(), name
+    exact, empty = exact_digests(column)
+    assert (exact == whole.exact).all() and (empty == whole.empty).all()
+    assert (band_digests(column, plan)[0] == whole.bands).all()

@@ -1,59 +1,95 @@
 import numpy as np
 import pyarrow as pa
 
-from pipelines.dedup.survivors import decide, survivor_rank
-
-
-def candidates(*rows):
-    names = ("node", "generation", "characters", "date", "id", "file", "offset")
-    return pa.table({name: [row[i] for row in rows] for i, name in enumerate(names)})
-
-
-ROWS = (
-    (10, 1, 100, "2026-01-02", "c", "f", 0),
-    (11, 1, 200, "2026-01-03", "b", "f", 0),
-    (12, 1, 200, "2026-01-02", "z", "f", 0),
-    (13, 2, 900, "2026-01-01", "a", "f", 0),
-    (14, 2, 900, "2026-01-01", "a", "f", 7),
-    (15, 2, 900, None, "a", "e", 7),
+from pipelines.dedup.marks import pack
+from pipelines.dedup.survivors import (
+    ANNOTATIONS,
+    LINKS,
+    annotate,
+    better_not_taken,
+    cluster_report,
+    decide,
+    removed_after_round,
 )
 
-
-def test_generation_then_length_then_date_then_place_decide():
-    assert survivor_rank(candidates(*ROWS)).tolist() == [2, 1, 0, 3, 4, 5]
+STARTS = np.array([4])  # nodes 4 and above are of a second generation
 
 
-def test_the_best_copy_stays_and_the_others_name_what_they_matched():
-    table = decide(candidates(*ROWS), np.array([12, 12]), np.array([10, 11]), np.array([0.91234, 0.8]))
-    kept = dict(zip(table["node"].to_pylist(), table["keep"].to_pylist(), strict=True))
-    assert kept == {10: False, 11: False, 12: True, 13: True, 14: True, 15: True}
-    first = table.slice(0, 1).to_pylist()[0]
-    assert first == {"node": 10, "keep": False, "cluster": "z", "match": "z", "similarity": 0.9123}
-    assert table["match"].to_pylist()[2] is None and table["similarity"].to_pylist()[2] is None
+def links(*rows):
+    """(centre, member, similarity[, round]); a node's place is its number, but for node 5, which is the best."""
+    place = {node: node + 1 for node in range(10)} | {5: 0}
+    return pa.Table.from_pylist(
+        [
+            {"centre": c, "member": m, "centre_place": place[c], "centre_tie": 0, "member_place": place[m],
+             "member_tie": 0, "similarity": s, "round": r[0] if r else 1}
+            for c, m, s, *r in rows
+        ],
+        schema=LINKS,
+    )  # fmt: skip
 
 
-def test_in_a_chain_the_match_is_the_best_placed_neighbour_by_a_verified_edge():
-    table = decide(candidates(*ROWS), np.array([12, 11]), np.array([11, 10]), np.array([0.8, 0.7]))
-    assert table["cluster"].to_pylist()[:3] == ["z", "z", "z"]
-    assert table["match"].to_pylist()[:3] == ["b", "z", None]
+def bits(*nodes):
+    return np.frombuffer(pack(np.isin(np.arange(16), nodes)), np.uint8)
 
 
-def test_a_document_of_a_new_crawl_never_changes_what_was_kept():
-    early = decide(candidates(*ROWS[:3]), np.array([], np.int64), np.array([], np.int64), np.array([]))
-    late = decide(candidates(*ROWS), np.array([10, 11, 12]), np.array([13, 13, 13]), np.array([0.9, 0.8, 0.7]))
-    assert late.slice(0, 3).equals(early)
-    assert late.slice(3, 1).to_pylist()[0] == {
-        "node": 13, "keep": False, "cluster": "z", "match": "z", "similarity": 0.7,
+def told(table):
+    return {row["node"]: (row["keep"], row["match"], row["similarity"]) for row in table.to_pylist()}
+
+
+def test_in_a_chain_of_weak_links_every_other_document_stays():
+    chain = links((0, 1, 0.8), (1, 2, 0.7), (2, 3, 0.9))
+    assert removed_after_round(chain, STARTS, 0, bits()).tolist() == [1, 3]
+    table = decide(links(), chain, STARTS, 0, bits(), [bits(1, 3)] * 3)
+    assert told(table) == {0: (True, None, None), 1: (False, 0, 0.8), 2: (True, None, None), 3: (False, 2, 0.9)}
+    assert table["cluster"].to_pylist() == [0] * 4 and table["cluster_size"].to_pylist() == [4] * 4
+    assert table["state"].to_pylist() == [0, 14, 0, 14]
+
+
+def test_the_match_is_the_best_document_that_stays_and_never_one_that_is_removed():
+    several = links((0, 1, 0.7), (1, 3, 0.95), (2, 3, 0.75), (0, 3, 0.71))
+    gone = removed_after_round(several, STARTS, 0, bits()).tolist()
+    assert told(decide(links(), several, STARTS, 0, bits(), [bits(*gone)] * 3))[3] == (False, 0, 0.71)
+
+
+def test_an_exact_copy_matches_its_original_or_what_that_matched():
+    copies, near = links((0, 6, 1.0, 0), (2, 7, 1.0, 0)), links((0, 2, 0.8))
+    table = decide(copies, near, STARTS, 0, bits(6, 7), [bits(2)] * 3)
+    assert told(table) == {
+        0: (True, None, None), 2: (False, 0, 0.8), 6: (False, 0, 1.0), 7: (False, 0, 0.8),
+    }  # fmt: skip
+    assert table["state"].to_pylist() == [0, 14, 1, 1]
+
+
+def test_a_later_crawl_decides_its_own_documents_only():
+    near = links((0, 5, 0.8), (1, 5, 0.9), (5, 6, 0.9))
+    assert removed_after_round(near, STARTS, 4, bits(0)).tolist() == [5]
+    table = decide(links(), near, STARTS, 4, bits(), [bits(0, 5)] * 3)
+    assert told(table) == {5: (False, 1, 0.9), 6: (True, None, None)}
+    assert better_not_taken(links(), near, table) == 1
+
+
+def test_the_report_counts_clusters_by_size():
+    near = links((0, 1, 0.8), (1, 2, 0.8), (4, 5, 0.9))
+    table = decide(links(), near, np.array([]), 0, bits(), [bits(1)] * 3)
+    names = pa.array([f"id{n}" for n in table["cluster"].to_pylist()])
+    report = cluster_report(table.append_column("cluster_id", names))
+    assert report["cluster_sizes"] == {"2": 1, "3-4": 1}
+    assert report["biggest_clusters"] == [{"cluster": "id0", "documents": 3}, {"cluster": "id5", "documents": 2}]
+    assert cluster_report(table.slice(0, 0).append_column("cluster_id", names[:0])) == {
+        "cluster_sizes": {}, "biggest_clusters": [],
     }  # fmt: skip
 
 
-def test_the_order_of_rows_and_edges_does_not_matter():
-    edges = np.array([10, 11, 13]), np.array([12, 10, 14]), np.array([0.9, 0.8, 1.0])
-    whole = decide(candidates(*ROWS), *edges)
-    assert decide(candidates(*ROWS[::-1]), *(column[::-1] for column in edges)).equals(whole)
-
-
-def test_no_candidates_give_no_decisions():
-    none = np.array([], np.int64)
-    empty = candidates(*ROWS).slice(0, 0)
-    assert decide(empty, none, none, none.astype(float)).num_rows == 0
+def test_a_document_without_a_decision_stays_by_itself():
+    table = decide(links(), links((0, 2, 0.81234567)), STARTS, 0, bits(), [bits(2)] * 3)
+    for name in ("cluster", "match"):
+        ids = [None if n is None else f"id{n}" for n in table[name].to_pylist()]
+        table = table.append_column(f"{name}_id", pa.array(ids, pa.string()))
+    rows = annotate(pa.table({"id": ["id0", "id1", "id2"], "place": [0, 60, 2]}), table, 0)
+    assert rows.schema.equals(ANNOTATIONS)
+    assert [tuple(row.values())[:6] for row in rows.to_pylist()] == [
+        ("id0", True, "id0", 2, None, None),
+        ("id1", True, "id1", 1, None, None),
+        ("id2", False, "id0", 2, "id0", 0.8123),
+    ]
+    assert rows["dedup.first_seen"].to_pylist()[1] == "1990-01-01T01:00:00Z"

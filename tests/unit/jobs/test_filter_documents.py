@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from jobs import dedup_documents, extract_crawl, filter_documents, score_quality, train_quality
+from jobs import dedup_documents, dedup_lines, extract_crawl, filter_documents, score_quality, train_quality
 from jobs.runtime.context import Context
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
@@ -203,3 +203,44 @@ def test_made_pages_pass_the_rules_so_that_these_tests_mean_something(tmp_path):
     corpus, _ = apply(ctx)
     assert corpus.books["documents"]["kept"] == 24
     assert len({tuple(sentences(random.Random(n), "zh")) for n in range(24)}) == 24
+
+
+def test_spans_that_recur_leave_the_texts_with_an_account(tmp_path):
+    notice = "This page is reprinted here by the kind permission of its owner."
+    files = {"a.warc.gz": [(url, html.replace(b"</article>", f"<p>{notice}</p></article>".encode()))
+                           for url, html in pages(range(30))]}  # fmt: skip
+    ctx = prepare(tmp_path, files)
+    apply(ctx)
+    plain = {row["id"]: row["text"] for row in rows(ctx, "corpus") + rows(ctx, "heldout")}
+    assert sum(notice in text for text in plain.values()) == 30
+    dedup_lines.run(dedup_lines.Config(min_count=20, sketch_mib=1), context(ctx.store))
+    corpus, _ = apply(ctx, cuts=["lines"])
+    cut = {row["id"]: row["text"] for row in rows(ctx, "corpus") + rows(ctx, "heldout")}
+    assert cut.keys() == plain.keys() and sum(notice in text for text in cut.values()) == 1
+    changed = {row["id"]: row for row in ledger(ctx) if row["verdict"] == "changed"}
+    assert len(changed) == 29
+    for id, text in cut.items():
+        if id in changed:
+            start, end = (int(place) for place in changed[id]["detail"].split("-"))
+            assert plain[id][:start] + plain[id][end:] == text and changed[id]["value"] == end - start
+            assert changed[id]["reason"] == "repeated_paragraph" and plain[id][start:end].strip() == notice
+        else:
+            assert text == plain[id]
+    books = corpus.books["characters"]
+    assert books["in"] == sum(map(len, plain.values())) and books["out"] == sum(map(len, cut.values()))
+    assert books["in"] == books["out"] + books["removed"]["repeated_paragraph"]
+
+
+def test_a_document_of_which_too_little_is_left_is_dropped_as_hollow(tmp_path):
+    shared = sentences(random.Random(5), "en", 12)
+    shells = [
+        (f"https://shells.example/{n}", page_html([*shared, f"Only the shell with number {n * 7919} says this here."]))
+        for n in range(12)
+    ]
+    ctx = prepare(tmp_path, {"a.warc.gz": pages(range(20)) + shells})
+    settings = {"dedup": "", "min_count": 12, "sketch_mib": 1, "policy": "drop_everywhere"}
+    dedup_lines.run(dedup_lines.Config(**settings), context(ctx.store))
+    hollow = {row["id"]: row["lines.kept_share"] for row in rows(ctx, "lines") if row["lines.hollow"]}
+    corpus, _ = apply(ctx, cuts=["lines"], dedup="")
+    assert {row["id"]: row["value"] for row in ledger(ctx) if row["reason"] == "hollow"} == hollow
+    assert corpus.books["documents"]["rejected"] == {"hollow": 12} and max(hollow.values()) < 0.3

@@ -7,6 +7,7 @@ from pipelines.crawl.html.labels import (
     is_headline,
     page_groups,
     segment_hits,
+    segment_labels,
     token_scores,
     tokens,
     without_headline,
@@ -55,3 +56,10 @@ def test_pages_of_one_domain_or_with_shared_text_are_one_group():
     ]
     groups = page_groups(pages)
     assert groups[0] == groups[1] == groups[3] != groups[2]
+
+
+def test_segments_label_the_blocks_that_hold_them_and_no_others():
+    blocks = ["A story of  two mills.", "Menu", "Sign up now for our letter", "unknown", *["x and Menu"] * 9]
+    labels = segment_labels(blocks, ["two mills", "abc"], ["sign up now for our letter and more", "Menu"])
+    assert labels[:4].tolist() == [1, -1, 0, -1]
+    assert (labels[4:] == -1).all()  # the word stands everywhere

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines.crawl.html import model
+from pipelines.crawl.html import fit
 from pipelines.crawl.html.context import CONTEXT, context
 from pipelines.crawl.html.features import FEATURES, features
-from pipelines.crawl.html.model import Model, Trees, best_cut, forward, main_blocks, read_model
+from pipelines.crawl.html.model import Model, Trees, best_cut, forward, main_blocks, read_model, without_copies
 from pipelines.crawl.html.scan import scan
 from pipelines.errors import IntegrityError
 
@@ -27,9 +27,27 @@ def test_a_row_at_the_threshold_goes_left_and_a_tree_may_be_one_leaf():
 
 def test_the_cut_keeps_what_the_expected_f1_asks_for():
     tokens = np.array([100, 100, 100], np.float32)
-    assert best_cut(np.array([0.99, 0.98, 0.02], np.float32), tokens).tolist() == [True, True, False]
-    assert best_cut(np.array([0.4, 0.39, 0.38], np.float32), tokens).all()  # all doubtful: more is better than little
-    assert len(best_cut(np.zeros(0, np.float32), np.zeros(0, np.float32))) == 0
+    assert best_cut(np.array([[0.99, 0.98, 0.02]], np.float32), tokens).tolist() == [True, True, False]
+    assert best_cut(np.array([[0.4, 0.39, 0.38]], np.float32), tokens).all()  # all doubtful: more is better than little
+    assert len(best_cut(np.zeros((2, 0), np.float32), np.zeros(0, np.float32))) == 0
+
+
+def test_the_cut_hears_both_models():
+    tokens = np.array([100, 100, 100], np.float32)
+    sure, unsure = np.array([0.99, 0.9, 0.01], np.float32), np.array([0.99, 0.05, 0.04], np.float32)
+    assert best_cut(np.stack((sure, sure)), tokens).tolist() == [True, True, False]
+    assert best_cut(np.stack((unsure, unsure)), tokens).tolist() == [True, False, False]
+    assert best_cut(np.stack((sure, unsure)), tokens).tolist() == best_cut(np.stack((unsure, sure)), tokens).tolist()
+
+
+def test_a_copy_in_another_container_goes_and_what_an_author_says_twice_stays():
+    line = "<p>Nine words make this line long enough to matter.</p>"
+    page = scan(
+        f"<div>{line}{line}</div><section><div>{line}</div></section><p>short copy</p><p>short copy</p>".encode()
+    )
+    long = np.array([True, True, True, False, False])
+    assert without_copies(page, np.ones(5, bool), long).tolist() == [True, True, False, True, True]
+    assert without_copies(page, np.array([False, False, True, True, True]), long)[2]  # the first one kept is no copy
 
 
 def test_the_shipped_model_keeps_the_story_and_leaves_the_rest():
@@ -60,11 +78,9 @@ def test_features_and_context_have_the_named_columns_and_are_finite():
 
 
 def test_a_model_for_other_features_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "column_names_hash", lambda: "other")
+    monkeypatch.setattr(fit, "column_names_hash", lambda: "other")
     path = tmp_path / "m.npz"
-    from pipelines.crawl.html.fit import save
-
-    save(path, Model(STUMP, STUMP, np.array([0], np.int64)))
+    fit.save(path, Model(STUMP, STUMP, np.array([0], np.int64)))
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match="other features"):
         read_model(path)

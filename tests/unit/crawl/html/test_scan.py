@@ -54,6 +54,21 @@ def test_the_title_lies_outside_the_blocks():
     assert texts(page) == ["x"]
 
 
+def test_a_link_that_is_never_ended_does_not_make_the_page_a_link():
+    page = scan(
+        b"<div><a href=/x>" + b"<p>" + b"plain words here " * 20 + b"<p>" + b"more of them " * 40 + b"<p>last one"
+    )
+    assert page.blocks[0, LINKED] > 0
+    assert page.blocks[-1, LINKED] == 0
+
+
+def test_what_stands_in_noscript_is_text_only_where_there_is_next_to_no_other():
+    story = b"<noscript><p>" + b"A page for readers without scripts. " * 30 + b"</noscript>"
+    assert texts(scan(b"<body><div>loading</div>" + story))[1].startswith("A page for readers")
+    assert len(texts(scan(b"<body><p>" + b"The page itself. " * 40 + story))) == 1
+    assert texts(scan(b"<body><p>Hello<noscript><p>Please turn scripts on</noscript>")) == ["Hello"]
+
+
 def test_an_anchor_without_address_is_no_link_and_ends_one():
     page = scan(b"<p><a name=top>plain words<p><a href=/x>linked words<a name=y>plain")
     assert page.blocks[:, LINKED].tolist()[0] == 0
@@ -69,9 +84,7 @@ def test_an_end_tag_never_reaches_out_of_its_cell():
 
 
 def test_a_formula_keeps_its_tex():
-    page = scan(
-        b"<p>so <math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math> so"
-    )
+    page = scan(b"<p>so <math><mi>x</mi><annotation encoding='application/x-tex'>x^2</annotation></math> so")
     assert texts(page) == ["so $x^2$ so"]
 
 

@@ -1,0 +1,103 @@
+"""Verified links as they are kept: beside the part of the worse document, so that an appended crawl changes none.
+
+A link names the better document by its part and row, which no other crawl can move; node numbers are found again when
+it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.store import Store
+from pipelines.dedup.nodes import owners
+from pipelines.dedup.survivors import LINKS
+from pipelines.errors import IntegrityError
+
+
+def _field(name: str, kind: pa.DataType, doc: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"doc": doc})
+
+
+PAIRS = pa.schema(
+    [
+        _field("row", pa.int64(), "row of the worse document in the part of documents"),
+        _field("place", pa.int64(), "its place in the survivor order"),
+        _field("tie", pa.int64(), "its order where places are equal"),
+        _field("other_input", pa.string(), "input of the better document's part"),
+        _field("other_unit", pa.string(), "unit of that part"),
+        _field("other_row", pa.int64(), "row in it"),
+        _field("other_place", pa.int64(), "place of the better document"),
+        _field("other_tie", pa.int64(), "its tie"),
+        _field("similarity", pa.float64(), "exact similarity of the two; 1 for an exact copy"),
+        _field("round", pa.int64(), "round that compared them; 0 for an exact copy"),
+    ]
+)
+EARLIER = pa.schema(
+    [
+        ("annotations", pa.string()),
+        ("pairs", pa.string()),
+        ("first_node", pa.int64()),
+        ("rows", pa.int64()),
+    ]
+)
+
+
+def part_pairs(links: pa.Table, parts: pa.Table, first_node: int) -> pa.Table:
+    """PAIRS of a part that starts at `first_node`, from the LINKS whose worse document is in it."""
+    owner = pa.array(owners(parts, links["centre"].to_numpy()))
+    firsts = parts["first_node"].to_numpy()
+    columns = {
+        "row": links["member"].to_numpy() - first_node,
+        "place": links["member_place"],
+        "tie": links["member_tie"],
+        "other_input": parts["input"].take(owner),
+        "other_unit": parts["unit"].take(owner),
+        "other_row": links["centre"].to_numpy() - firsts[owner.to_numpy()],
+        "other_place": links["centre_place"],
+        "other_tie": links["centre_tie"],
+        "similarity": np.round(links["similarity"].to_numpy(), 4),
+        "round": links["round"],
+    }
+    return pa.table(columns, schema=PAIRS)
+
+
+def earlier_links(store: Store, earlier: Sequence[dict[str, Any]], parts: pa.Table) -> pa.Table:
+    """LINKS of the documents that earlier versions decided, from rows of EARLIER."""
+    columns = (parts[name].to_pylist() for name in ("input", "unit", "first_node"))
+    firsts = {(name, unit): first for name, unit, first in zip(*columns, strict=True)}
+    tables = [LINKS.empty_table()]
+    for row in earlier:
+        table = read_parquet(store.get(row["pairs"]))
+        named = zip(table["other_input"].to_pylist(), table["other_unit"].to_pylist(), strict=True)
+        try:
+            starts = np.array([firsts[name] for name in named], np.int64)
+        except KeyError as e:
+            raise IntegrityError(f"{row['pairs']} links to {e.args[0]}, which is no part of the documents") from e
+        made = {
+            "centre": starts + table["other_row"].to_numpy(),
+            "member": table["row"].to_numpy() + row["first_node"],
+            "centre_place": table["other_place"],
+            "centre_tie": table["other_tie"],
+            "member_place": table["place"],
+            "member_tie": table["tie"],
+            "similarity": table["similarity"],
+            "round": table["round"],
+        }
+        tables.append(pa.table(made, schema=LINKS))
+    return pa.concat_tables(tables)
+
+
+def earlier_states(store: Store, earlier: Sequence[dict[str, Any]], count: int) -> np.ndarray:
+    """(count,) uint8 `dedup.state` of all documents; 0 for those that are not decided yet."""
+    states = np.zeros(count, np.uint8)
+    for row in earlier:
+        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].to_numpy()
+        if len(found) != row["rows"]:
+            raise IntegrityError(f"{row['annotations']} has {len(found)} rows, its documents {row['rows']}")
+        states[row["first_node"] : row["first_node"] + row["rows"]] = found
+    return states

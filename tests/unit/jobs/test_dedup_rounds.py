@@ -1,0 +1,203 @@
+"""The job against its definition, worked out naively; appended crawls against all at once."""
+
+import itertools
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.dedup_documents import Config, Lsh, run
+from pipelines.datasets import aligned_parts, open_dataset
+from pipelines.dedup.bands import BandPlan
+from pipelines.dedup.normalize import normal_forms
+from pipelines.dedup.signature import band_digests
+from pipelines.dedup.verify import similarities
+from tests.made_documents import commit_documents
+from tests.unit.jobs.test_dedup_documents import context
+
+PLAN = {"num_bands": 10, "rows_per_band": 3, "min_similarity": 0.5}
+
+
+def texts(seed, count):
+    """Families of texts at all distances, so that many candidates fail and chains of weak links are common."""
+    rng = random.Random(seed)
+    families = [[f"w{rng.randrange(400)}" for _ in range(30)] for _ in range(4)]
+    made = []
+    for _ in range(count):
+        words = list(rng.choice(families))
+        for _ in range(rng.choice((0, 1, 1, 2, 3, 5))):
+            at = rng.randrange(len(words))
+            words[at : at + 4] = [f"n{rng.randrange(60)}" for _ in range(rng.choice((3, 4, 5)))]
+        made.append(" ".join(words) + "." * rng.randrange(2))
+    return made
+
+
+def rows_of(crawl, listed):
+    return [
+        {"text": text, "id": f"{random.Random(f'{crawl} {i}').getrandbits(128):032x}", "file": f"c{crawl}", "offset": i,
+         "date": f"2026-11-0{1 + i % 5}T00:00:00Z"}
+        for i, text in enumerate(listed)
+    ]  # fmt: skip
+
+
+def commit_all(ctx, crawls, pieces=2):
+    """One version a crawl, so that each is a generation."""
+    parts = {}
+    for number, rows in enumerate(crawls):
+        parts |= {f"c{number}-{piece}": rows[piece::pieces] for piece in range(pieces)}
+        commit_documents(ctx, parts)
+        yield
+
+
+def verdicts(ctx):
+    found = {}
+    documents, dedup = open_dataset(ctx.store, "documents"), open_dataset(ctx.store, "dedup")
+    for _, theirs in aligned_parts(documents, dedup):
+        for row in dedup.read_part(theirs["key"]).to_pylist():
+            found[row["id"]] = row
+    return found
+
+
+def definition(crawls, config):  # noqa: C901 - the whole definition at a glance
+    """{id: (keep, match, similarity)} by rounds over buckets, each document's fate from the better ones."""
+    plan = BandPlan(**PLAN)
+    rows = [row | {"generation": g} for g, crawl in enumerate(crawls) for row in crawl]
+    if config.survivor == "best":
+        rows = [row | {"generation": 0} for row in rows]
+    rows.sort(key=lambda r: (r["generation"], -len(r["text"]), r["date"], r["id"]))
+    column = pa.array([row["text"] for row in rows])
+    forms = normal_forms(column).to_pylist()
+    original = {}
+    for i, form in enumerate(forms):
+        original.setdefault(form, i)
+    copy = {i: original[form] for i, form in enumerate(forms) if original[form] != i}
+    bands, _, counts = band_digests(column, plan)
+    buckets = {}
+    for i in range(len(rows)):
+        if i not in copy and counts[i]:
+            for digest in bands[i].tolist():
+                buckets.setdefault(digest, []).append(i)
+    spent = {digest: set() for digest in buckets}
+    linked, compared, removed = {}, set(), set()
+    for _ in range(3):
+        for digest, members in buckets.items():
+            alive = [i for i in members if i not in removed and i not in spent[digest]] if compared else members
+            if alive:
+                spent[digest].add(alive[0])
+                compared |= {(alive[0], i) for i in alive[1:]}
+        pairs = sorted(compared - linked.keys())
+        left, right = (np.array([pair[k] for pair in pairs], np.int64) for k in (0, 1))
+        linked |= dict(zip(pairs, similarities(column, left, right).tolist(), strict=True))
+        removed = set()
+        for i in range(len(rows)):
+            if any(j == i and s >= plan.min_similarity and c not in removed for (c, j), s in linked.items()):
+                removed.add(i)
+    verdict = {}
+    for i in range(len(rows)):
+        near = [(c, s) for (c, j), s in linked.items() if j == i and s >= plan.min_similarity and c not in removed]
+        verdict[i] = (False, *min(near)) if near else (True, None, None)
+    for i, first in copy.items():
+        verdict[i] = (False, first, 1.0) if verdict[first][0] else verdict[first]
+    return {
+        rows[i]["id"]: (keep, None if match is None else rows[match]["id"], None if s is None else round(s, 4))
+        for i, (keep, match, s) in verdict.items()
+    }
+
+
+def told(found):
+    return {name: (row["dedup.keep"], row["dedup.match"], row["dedup.similarity"]) for name, row in found.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("survivor", ["first", "best"])
+def test_the_job_does_what_its_definition_says(seed, survivor):
+    config = Config(lsh=Lsh(**PLAN), survivor=survivor, pairs_per_unit=7)
+    crawls = [rows_of(g, texts(100 * seed + g, 40)) for g in range(2)]
+    ctx = context()
+    for _ in commit_all(ctx, crawls):
+        pass
+    _, marked = run(config, ctx)
+    expected = definition(crawls, config)
+    assert told(verdicts(ctx)) == expected
+    assert marked.stats["pairs"]["by_round"][1] > 0  # or the test says nothing of the second round
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scope", ["global", "generation"])
+def test_crawls_appended_one_by_one_equal_all_at_once(seed, scope):
+    config = Config(lsh=Lsh(**PLAN), scope=scope)
+    crawls = [rows_of(g, texts(50 * seed + g, 30)) for g in range(4)]
+    stepwise, at_once = context(), context()
+    steps = []
+    for _ in commit_all(stepwise, crawls):
+        run(config, stepwise)
+        steps.append(verdicts(stepwise))
+    for _ in commit_all(at_once, crawls):
+        pass
+    run(config, at_once)
+    names = ("signatures", "dedup", "dedup_pairs")
+    sums = [[open_dataset(c.store, name).manifest.content_sum for name in names] for c in (stepwise, at_once)]
+    assert sums[0] == sums[1]
+    for before, after in itertools.pairwise(steps):
+        assert all(after[name] == row for name, row in before.items())
+    if scope == "generation":
+        by_name = {row["id"]: g for g, crawl in enumerate(crawls) for row in crawl}
+        assert all(m is None or by_name[m] == by_name[name] for name, (_, m, _) in told(steps[-1]).items())
+
+
+def test_an_append_reads_an_earlier_text_only_to_verify_a_new_edge():
+    config = Config(lsh=Lsh(num_bands=16, rows_per_band=4, min_similarity=0.7))
+    crawls = [rows_of(g, [f"{t} end of {g}" for t in texts(7, 15)] + texts(g, 30)) for g in range(3)]
+    ctx = context()
+    reads = []
+    for _ in commit_all(ctx, crawls):
+        stats = run(config, ctx)[1].stats["pairs"]
+        reads.append((stats.get("read_text", 0), stats.get("read_text_earlier", 0)))
+    assert reads[0][1] == 0
+    assert all(0 < old <= 15 * number for number, (_, old) in enumerate(reads) if number)
+
+
+def test_a_removed_crawl_leaves_what_the_others_would_have_decided():
+    config = Config(lsh=Lsh(**PLAN))
+    crawls = [rows_of(g, texts(g, 30)) for g in range(3)]
+    ctx, alone = context(), context()
+    for _ in commit_all(ctx, crawls):
+        run(config, ctx)
+    fewer = {f"c{g}-{piece}": crawls[g][piece::2] for g in (0, 2) for piece in range(2)}
+    for target in (ctx, alone):
+        commit_documents(target, fewer)
+    assert told_after(config, ctx) == told_after(config, alone)
+
+
+def told_after(config, ctx):
+    run(config, ctx)
+    return told(verdicts(ctx))
+
+
+def test_a_capped_bucket_is_reported_and_its_first_documents_are_compared():
+    same = "one two three four five six seven eight nine ten"
+    rows = rows_of(0, [f"{same} {i}" for i in range(12)])
+    ctx = context()
+    commit_documents(ctx, {"a": rows})
+    _, marked = run(Config(lsh=Lsh(**PLAN), bucket_cap=5), ctx)
+    assert 5 < marked.stats["pairs"]["capped_buckets"][0]["documents"] <= 12
+    kept = [row["id"] for row in verdicts(ctx).values() if row["dedup.keep"]]
+    whole = context()
+    commit_documents(whole, {"a": rows})
+    run(Config(lsh=Lsh(**PLAN)), whole)
+    assert len(kept) > sum(row["dedup.keep"] for row in verdicts(whole).values())
+
+
+def test_clusters_have_their_size_and_first_capture():
+    ctx = context()
+    early, late = ({"text": "a b c d e f g h", "date": f"20{y}-01-01T00:00:00Z"} for y in (20, 26))
+    parts = {"a": [late, {"text": "alone and by itself here", "date": "2021-01-01T00:00:30Z"}]}
+    commit_documents(ctx, parts)
+    run(Config(), ctx)
+    commit_documents(ctx, parts | {"b": [early]})
+    _, marked = run(Config(), ctx)
+    rows = {row["dedup.first_seen"]: row for row in verdicts(ctx).values()}
+    assert set(rows) == {"2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", "2026-01-01T00:00:00Z"}
+    assert [row["dedup.cluster_size"] for _, row in sorted(rows.items())] == [2, 1, 1]
+    assert marked.stats["pairs"]["better_not_taken"] == 1
