@@ -144,8 +144,9 @@ def job_seconds(data: Path, language: str, count: int, engine: str, folder: Path
         pass
     reading = time.process_time() - begun
     seconds = spent([sys.executable, "-m", "tests.benchmarks.dedup", "--run", str(root), "--engine", engine])
-    stats = open_dataset(open_store(root), "dedup").manifest.stats
-    note(f"{language}  {count:,} documents: {seconds:.1f} s CPU, {seconds / count * 1e6:.0f} us each; {stats['pairs']}")
+    stats = open_dataset(open_store(root), "dedup").manifest.stats["pairs"]
+    told = {name: stats[name] for name in ("exact", "by_round", "rejected", "too_unlike", "verified", "shuffle_bytes")}
+    note(f"{language}  {count:,} documents: {seconds:.1f} s CPU, {seconds / count * 1e6:.0f} us each; {told}")
     shutil.rmtree(root)
     return seconds, reading
 
