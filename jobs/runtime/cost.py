@@ -101,7 +101,10 @@ def living_children() -> list[int]:
     """Process ids, empty where the system does not tell."""
     found: list[int] = []
     for children in glob.glob(f"/proc/{os.getpid()}/task/*/children"):  # noqa: PTH207
-        found += [int(pid) for pid in Path(children).read_text().split()]
+        try:
+            found += [int(pid) for pid in Path(children).read_text().split()]
+        except OSError:  # a thread that has ended since
+            continue
     return found
 
 

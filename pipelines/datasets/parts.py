@@ -19,7 +19,9 @@ from pipelines.datasets.names import home
 from pipelines.errors import IntegrityError
 
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-_ALL_DIFFERENT = frozenset({"id", "text", "original_text", "url", "title", "offset", "detail", "excerpt"})
+_ALL_DIFFERENT = frozenset(
+    {"id", "text", "original_text", "url", "title", "offset", "detail", "excerpt", "place", "tie"}
+)
 _FOLDERS = {"part": "parts", "ledger": "ledger", "retried": "ledger", "file": "files"}
 
 
@@ -56,8 +58,10 @@ class PartWriter:
             compression="zstd",
             write_page_checksum=True,
             store_schema=True,
-            # A dictionary of texts or ids is built, found too large and thrown away.
-            use_dictionary=[f.name for f in schema if f.name not in _ALL_DIFFERENT],
+            # A dictionary of texts, ids or digests is built, found too large and thrown away.
+            use_dictionary=[
+                f.name for f in schema if f.name not in _ALL_DIFFERENT and not pa.types.is_fixed_size_binary(f.type)
+            ],
         )
         self._held: list[pa.Table] = []
         self._held_bytes = 0
