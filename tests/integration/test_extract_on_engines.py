@@ -19,7 +19,7 @@ STUCK = "https://mill.example/stuck"
 
 @pytest.fixture
 def crawl(tmp_path: Path) -> str:
-    """Three files; one holds a page that needs more CPU than a thousandth of a second: any page apart will do."""
+    """Three files; one holds a page that needs more CPU than a hundredth of a millisecond, in a process of its own."""
     write_crawl(tmp_path, {"a.warc.gz": pages(range(6)), "c.warc.gz": pages(range(6, 12))})
     large = page(20) + b"<!--" + b"x" * 200_000 + b"-->"
     records = [response_record("https://mill.example/b", page(21)), response_record(STUCK, large)]
@@ -40,7 +40,7 @@ def test_a_page_that_overruns_costs_itself_and_retry_adds_it(engine, crawl, tmp_
     expected, _ = run(Config(crawl=crawl), Context(store=open_store(tmp_path / "expected")))
     context = Context(store=open_store(tmp_path / "root"), engine=engine, parallelism=2, flush_seconds=0.2)
     try:
-        first, _ = run(Config(crawl=crawl, unit_bytes=3_000, page_seconds=1e-5), context)
+        first, _ = run(Config(crawl=crawl, unit_bytes=3_000, page_seconds=1e-5, isolate_bytes=100_000), context)
         assert first.books["documents"]["failed"] == {"page_time": 1}
         assert fates(context)[1] == {STUCK: "page_time"}
         found = retry(context, "documents", "page_time", {"page_seconds": 30.0})
