@@ -23,9 +23,10 @@ from jobs.runtime.entry import job_main
 from jobs.runtime.lease import lease
 from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, part_units, unit_table
+from jobs.runtime.units import do_units
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation, key_sum
-from pipelines.datasets.manifest import PART_LIST, Manifest, as_first_written, latest_manifest
+from pipelines.datasets.manifest import PART_LIST, Manifest, first_sha256, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 
@@ -182,7 +183,7 @@ def _annotation_units(pairs: Pairs, parts: pa.Table, config: Config) -> list[Uni
             "first_node": row["first_node"],
             "outputs": [config.output, config.pairs],
         }
-        name = hash_unit(as_first_written(part)[0], part["unit"], depends)
+        name = hash_unit(first_sha256(part), part["unit"], depends)
         units.append(Unit(id=name, input=part["input"], size_bytes=part["rows"], spec=spec))
     return units
 
@@ -346,8 +347,6 @@ class _Wide:
 
     def _work(self, name: str, specs: Iterable[dict[str, Any]], *, small: bool) -> None:
         """Units of one step, each done once; their counts are added to the report."""
-        from jobs.runtime.done import read_done
-        from jobs.runtime.execute import Task
         from pipelines.datasets.books import total_counters
 
         units = unit_table(Unit(id=hash_unit(name, spec), input=name, spec=spec) for spec in specs)
@@ -359,15 +358,8 @@ class _Wide:
             worker_config=self.worker_config,
         )
         done = f"{self.prefix}/steps/{name}"
-        left = units.filter(pc.invert(pc.is_in(units["unit"], read_done(self.store, done)["unit"].combine_chunks())))
-        task = Task(
-            location=self.store.location, stage=wide, done_prefix=done, flush_seconds=self.context.flush_seconds
-        )
-        engine = "process" if small or left.num_rows == 0 else None
-        with self.context.progress.stage(wide.job, left.num_rows) as tick:
-            for rows in self.context.map(task, left, engine=engine):
-                tick(rows)
-        for counter, (count, _) in total_counters(read_done(self.store, done)["counters"]).items():
+        rows = do_units(self.context, wide, units, done, engine="process" if small else None)
+        for counter, (count, _) in total_counters(rows["counters"]).items():
             key = counter.removeprefix("stats.")
             self.counts[key] = self.counts.get(key, 0) + count
 

@@ -32,7 +32,7 @@ from jobs.wide_steps import (
 )
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
-from pipelines.datasets.manifest import Manifest, as_first_written
+from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 from pipelines.errors import ConfigError
@@ -123,7 +123,7 @@ def _digest(config: Config, context: Context) -> Manifest:
         found = list(aligned_parts(documents, dedup))
     units = [
         Unit(
-            id=hash_unit(as_first_written(mine)[0], mine["unit"], theirs and as_first_written(theirs)[0]),
+            id=hash_unit(first_sha256(mine), mine["unit"], theirs and first_sha256(theirs)),
             input=mine["input"],
             size_bytes=mine["bytes"],
             spec={"key": mine["key"], "dedup": theirs and theirs["key"], "output": config.digests},
@@ -155,7 +155,7 @@ def _annotation_units(pairs: Pairs, output: str) -> list[Unit]:
     history, numbers = history_hashes(pairs), generation_numbers(mine for mine, _ in pairs)
     return [
         Unit(
-            id=hash_unit(as_first_written(mine)[0], mine["unit"], history[mine["generation"]]),
+            id=hash_unit(first_sha256(mine), mine["unit"], history[mine["generation"]]),
             input=mine["input"],
             size_bytes=mine["bytes"],
             spec={

@@ -22,7 +22,7 @@ from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_uni
 from jobs.wide_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
 from pipelines.datasets import aligned_parts
 from pipelines.datasets.books import Equation
-from pipelines.datasets.manifest import Manifest, as_first_written
+from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
 
@@ -62,12 +62,12 @@ def run(config: Config, context: Context) -> list[Manifest]:
     characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
     shape = sketch_shape(2 * characters // (rules.length - rules.gram), 2, config.sketch_mib)
     parents = [Parent(manifest=documents.manifest)]
-    pairs: Pairs = [(row, {"key": "", "sha256": as_first_written(row)[0]}) for row in documents.parts().to_pylist()]
+    pairs: Pairs = [(row, {"key": "", "sha256": first_sha256(row)}) for row in documents.parts().to_pylist()]
     if config.dedup:
         dedup = context.open(config.dedup)
         parents.append(Parent(manifest=dedup.manifest, role="dedup"))
         pairs = [
-            (mine, {"key": theirs["key"], "sha256": hash_unit(as_first_written(mine)[0], as_first_written(theirs)[0])})
+            (mine, {"key": theirs["key"], "sha256": hash_unit(first_sha256(mine), first_sha256(theirs))})
             for mine, theirs in aligned_parts(documents, dedup)
         ]
     history = history_hashes(pairs)
@@ -89,7 +89,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     known = {"repeats": f"{prefix}/repeats", "block": block, "min_kept_share": config.min_kept_share}
     units = [
         Unit(
-            id=hash_unit(as_first_written(mine)[0], mine["unit"], history[mine["generation"]]),
+            id=hash_unit(first_sha256(mine), mine["unit"], history[mine["generation"]]),
             input=mine["input"],
             size_bytes=mine["bytes"],
             spec={"key": mine["key"], "first_node": firsts[mine["key"]], "output": config.output},

@@ -30,7 +30,7 @@ from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_uni
 from pipelines.datasets import Dataset, aligned_parts
 from pipelines.datasets.books import Equation
 from pipelines.datasets.dataset import read_parquet
-from pipelines.datasets.manifest import Manifest, as_first_written, latest_manifest, read_part_list
+from pipelines.datasets.manifest import Manifest, first_content_sum, latest_manifest, read_part_list
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
@@ -211,7 +211,7 @@ def _units(
 
 
 def _unit_id(part: dict[str, dict[str, Any]], bounds: dict[str, float]) -> str:
-    return hash_unit({role: [as_first_written(r)[1], r["input"]] for role, r in part.items()}, bounds)
+    return hash_unit({role: [first_content_sum(r), r["input"]] for role, r in part.items()}, bounds)
 
 
 def _heldout_bounds(

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from jobs.runtime.context import Context
 from jobs.runtime.stage import Unit, UnitResult, hash_unit
-from jobs.takedown_documents import map_tables, named_in, note
+from jobs.takedown_documents import map_tables, note
+from jobs.takedown_rewrite import named_in
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.manifest import latest_manifest, manifest_chain, read_manifest

@@ -21,13 +21,13 @@ from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
 from jobs.runtime.done import read_done
 from jobs.runtime.entry import job_main
-from jobs.runtime.execute import Task
 from jobs.runtime.lease import lease
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import FileOut, Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
+from jobs.runtime.units import do_units
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.books import Equation, total_counters
-from pipelines.datasets.manifest import Manifest, as_first_written, latest_manifest, read_part_list
+from pipelines.datasets.manifest import Manifest, first_sha256, latest_manifest, read_part_list
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.schemas import LEDGER
@@ -151,7 +151,7 @@ def _encode_units(corpus: Dataset, quality: Dataset | None, covered: int) -> lis
         )
     return [
         Unit(
-            id=hash_unit("encode", as_first_written(row)[0], row["unit"]),
+            id=hash_unit("encode", first_sha256(row), row["unit"]),
             input=row["input"],
             size_bytes=row["bytes"],
             spec={
@@ -178,8 +178,7 @@ def _spill(
         worker="jobs.tokenize_documents:open_encoder",
         worker_config={**stage.worker_config, "prefix": prefix},
     )
-    _map(context, encode, unit_table(fresh), f"{prefix}/encode")
-    done = read_done(context.store, f"{prefix}/encode")
+    done = do_units(context, encode, unit_table(fresh), f"{prefix}/encode")
     units: list[Unit] = []
     for generation in sorted({unit.spec["generation"] for unit in fresh}):
         group = [unit for unit in fresh if unit.spec["generation"] == generation]
@@ -225,27 +224,11 @@ def _spill_key(prefix: str, unit: str) -> str:
     return f"{prefix}/spill/{unit}.parquet"
 
 
-def _map(context: Context, stage: Stage, units: pa.Table, done: str) -> None:
-    finished = read_done(context.store, done)["unit"].combine_chunks()
-    left = units.filter(pc.invert(pc.is_in(units["unit"], finished)))
-    task = Task(
-        location=context.store.location,
-        stage=stage,
-        done_prefix=done,
-        flush_seconds=context.flush_seconds,
-        flush_units=context.flush_units,
-    )
-    with context.progress.stage(stage.job, left.num_rows) as tick:
-        for rows in context.map(task, left):
-            tick(rows)
-
-
 def _check_placed(context: Context, stage: Stage, rows: pa.Table, units: list[Unit], prefix: str) -> None:
     """Gather the shards and prove, before the commit, that they hold exactly the documents that were encoded."""
     work = work_prefix(stage.home, stage.stage_id)
     fresh = rows.filter(pc.is_in(rows["unit"], pa.array([unit.id for unit in units])))
-    _map(context, stage, fresh, work)
-    done = read_done(context.store, work)
+    done = do_units(context, stage, fresh, work)
     made = total_counters(done.filter(pc.is_in(done["unit"], fresh["unit"].combine_chunks()))["counters"])
     encoded = total_counters(read_done(context.store, f"{prefix}/encode")["counters"])
     for name in ("documents.documents", "tokens.in"):

@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs.runtime.context import Context
-from jobs.runtime.done import read_done
-from jobs.runtime.execute import Task
 from jobs.runtime.lease import lease
 from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
+from jobs.runtime.units import do_units
 from pipelines.datasets.books import total_counters
 from pipelines.datasets.manifest import Manifest, latest_manifest
 from pipelines.datasets.store import Store
@@ -67,13 +65,7 @@ def run_step(
         worker=worker,
         worker_config=worker_config,
     )
-    table = unit_table(units)
-    left = table.filter(pc.invert(pc.is_in(table["unit"], read_done(context.store, done)["unit"].combine_chunks())))
-    task = Task(location=context.store.location, stage=wide, done_prefix=done, flush_seconds=context.flush_seconds)
-    with context.progress.stage(wide.job, left.num_rows) as tick:
-        for rows in context.map(task, left):
-            tick(rows)
-    counters = total_counters(read_done(context.store, done)["counters"])
+    counters = total_counters(do_units(context, wide, unit_table(units), done)["counters"])
     return {name.removeprefix("stats."): n for name, (n, _) in counters.items()}
 
 

@@ -10,6 +10,7 @@ from cluster.cli.options import clip, open_root, print_json, visible, with_json,
 from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
+from pipelines.takedown.listing import part_keys, read_listed
 
 _ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
 _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
@@ -40,7 +41,10 @@ def command(what: str, root: str | None, as_json: bool) -> None:
         print_json({"root": store.location, "what": what, "found": rows})
         return
     click.echo(f"root: {store.location}")
-    if not rows:
+    listed = read_listed(store, part_keys(store)).kind_of(what)
+    if listed is not None:
+        click.echo(f"{visible(what)}: asked to be taken down (its {listed} is on the list; docs/takedown.md)")
+    if not rows and listed is None:
         click.echo(
             f"{visible(what)}: no dataset and no ledger knows it. URLs are compared as crawled, letter by letter."
         )

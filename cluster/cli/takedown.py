@@ -83,7 +83,7 @@ def add(
 
 
 @command.command()
-@click.option("--dry-run", is_flag=True, help="Tell what would be removed; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be removed; change no dataset.")
 @click.option("--near", "near_file", type=click.Path(dir_okay=False, path_type=Path), help="Write near copies here.")
 @_with_engine
 @click.option("--spark-master", metavar="URL", help="Instead of local[*].")
@@ -133,7 +133,7 @@ def apply(
             [[r["run"], r["documents"], r["steps"], r["first_step"], r["last_step"]] for r in runs],
         )
     if dry_run:
-        click.echo("nothing was written; leave --dry-run out to remove them")
+        click.echo("no dataset was changed; leave --dry-run out to remove them")
     else:
         click.echo("next: `gristmill takedown verify`; older versions keep the bytes until `takedown purge --delete`")
 

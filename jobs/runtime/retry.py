@@ -18,14 +18,14 @@ import pyarrow.compute as pc
 from jobs.runtime.catalog import load_job
 from jobs.runtime.config import parse_config
 from jobs.runtime.context import Context
-from jobs.runtime.done import clear_done, read_done
-from jobs.runtime.execute import Task
+from jobs.runtime.done import clear_done
 from jobs.runtime.lease import lease
-from jobs.runtime.run import WAVE_UNITS, check_present, describe, fingerprint
+from jobs.runtime.run import check_present, commit_after, describe, fingerprint
 from jobs.runtime.stage import Output, Parent, Stage, Unit, hash_unit, unit_table
+from jobs.runtime.units import do_units
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.books import check_books, total_counters
-from pipelines.datasets.manifest import PART_LIST, Manifest, commit_manifest, put_part_list
+from pipelines.datasets.manifest import PART_LIST, Manifest, put_part_list
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.reasons import REASONS
 from pipelines.errors import ConfigError, ConflictError
@@ -67,20 +67,7 @@ def retry(
     units = unit_table(Unit(id=row["unit"], input=row["input"]) for row in losses)
     prefix = work_prefix(name, hash_unit("retry", stage.stage_id, dataset.manifest.sha256, reason, stage.worker_config))
     with lease(context.store, prefix, say=context.progress.say):
-        task = Task(
-            location=context.store.location,
-            stage=stage,
-            done_prefix=prefix,
-            flush_seconds=context.flush_seconds,
-            flush_units=context.flush_units,
-        )
-        done = read_done(context.store, prefix)
-        rest = units.filter(pc.invert(pc.is_in(units["unit"], done["unit"].combine_chunks())))
-        with context.progress.stage(f"{stage.job}, tried again", rest.num_rows) as tick:
-            for start in range(0, rest.num_rows, WAVE_UNITS):
-                for rows in context.map(task, rest.slice(start, WAVE_UNITS)):
-                    tick(rows)
-        done = read_done(context.store, prefix)
+        done = do_units(context, stage, units, prefix, shown=f"{stage.job}, tried again")
         settled = _settled(done)
         manifests = _commit(context, stage, dataset, done, settled) if settled else []
         clear_done(context.store, prefix)
@@ -199,11 +186,4 @@ def _put(
         extends={"version": base.version, "manifest_sha256": base.sha256},
         **describe(context, stage, output, parents, rows, totals, stats, mark),
     )
-    stored = commit_manifest(context.store, manifest, context.writer)
-    if stored is None:
-        raise ConflictError(
-            f"another writer made {output.dataset} v{manifest.version}", mend="run the same command again"
-        )
-    context.committed.append(stored)
-    context.progress.say(f"{stored.name} v{stored.version}: {stored.part_list['rows']} rows")
-    return stored
+    return commit_after(context, manifest, f"{part_list['rows']} rows")

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from jobs.runtime.context import Context
 from jobs.runtime.done import clear_done, read_done
-from jobs.runtime.execute import Task
 from jobs.runtime.lease import lease
 from jobs.runtime.stage import Output, Parent, Stage, Unit, unit_table
+from jobs.runtime.units import map_units
 from pipelines.datasets.books import books_value, check_books, total_counters
 from pipelines.datasets.content import add_sums
 from pipelines.datasets.manifest import (
@@ -35,8 +35,6 @@ from pipelines.datasets.manifest import (
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import ObjectInfo, Store
 from pipelines.errors import ConflictError, InputError, IntegrityError
-
-WAVE_UNITS = 20_000
 
 
 def run_stage(
@@ -65,14 +63,7 @@ def run_stage(
         done = read_done(store, prefix)
         missing = _missing(stage, table, known, done)
         _tell(context, stage, table, missing)
-        task = Task(
-            location=store.location,
-            stage=stage,
-            done_prefix=prefix,
-            flush_seconds=context.flush_seconds,
-            flush_units=context.flush_units,
-        )
-        _map(context, task, missing, engine)
+        map_units(context, stage, missing, prefix, engine=engine)
         if missing.num_rows:
             done = read_done(store, prefix)
             rest = _missing(stage, table, known, done)
@@ -143,13 +134,6 @@ def _tell(context: Context, stage: Stage, units: pa.Table, missing: pa.Table) ->
     if reused:
         reason += f"; {reused} of {units.num_rows} are taken over"
     context.progress.say(f"{stage.job}: {missing.num_rows} units to do{reason}")
-
-
-def _map(context: Context, task: Task, units: pa.Table, engine: str | None) -> None:
-    with context.progress.stage(task.stage.job, units.num_rows) as tick:
-        for start in range(0, units.num_rows, WAVE_UNITS):
-            for rows in context.map(task, units.slice(start, WAVE_UNITS), engine=engine):
-                tick(rows)
 
 
 def _commit_all(
@@ -261,6 +245,18 @@ def _commit(
     raise ConflictError(
         f"{output.dataset}: lost the race for the next version five times", mend="run the same command again"
     )
+
+
+def commit_after(context: Context, manifest: Manifest, told: str) -> Manifest:
+    """Commit a version made of the latest one; ConflictError where another writer was first. `told` of progress."""
+    stored = commit_manifest(context.store, manifest, context.writer)
+    if stored is None:
+        raise ConflictError(
+            f"another writer made {manifest.name} v{manifest.version}", mend="run the same command again"
+        )
+    context.committed.append(stored)
+    context.progress.say(f"{stored.name} v{stored.version}: {told}")
+    return stored
 
 
 def describe(

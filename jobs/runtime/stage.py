@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.datasets.books import Counters, Equation
-from pipelines.datasets.manifest import Manifest, as_first_written
+from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.parts import PartWriter
 
 UNITS = pa.schema(
@@ -139,7 +139,7 @@ def part_units(parts: pa.Table, **spec: Any) -> list[Unit]:
     """One unit for each row of a parent's part list, named by the part's bytes."""
     return [
         Unit(
-            id=hash_unit(as_first_written(r)[0], r["unit"]),
+            id=hash_unit(first_sha256(r), r["unit"]),
             input=r["input"],
             size_bytes=r["bytes"],
             spec={"key": r["key"], "rows_sum": r["rows_sum"], **spec},

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.datasets.chain import Chain
 from pipelines.datasets.manifest import (
     Manifest,
     latest_manifest,
@@ -22,6 +23,7 @@ from pipelines.datasets.manifest import (
     read_manifest,
     read_part_list,
 )
+from pipelines.datasets.names import AUDIT
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store, open_store
 from pipelines.errors import InputError, IntegrityError, MissingObjectError
@@ -67,19 +69,14 @@ class Dataset:
 
     def _gone(self, key: str) -> IntegrityError:
         """What to say of an object that the manifest names and the store no longer has."""
-        newer = latest_manifest(self.store, self.name)
         told = f"{self.name} v{self.manifest.version} names {key}, which is gone"
-        if newer is not None and newer.version > self.manifest.version and self._purged(newer):
+        if any(key in entry.get("keys", ()) for _, entry in Chain(self.store, AUDIT).entries()):
             return IntegrityError(
                 f"{told}: it held pages that were taken down and purged",
                 key=key,
-                mend=f"read v{newer.version}, which has tombstones in their place",
+                mend="read the latest version, which has tombstones in their place",
             )
         return IntegrityError(told, key=key, mend="restore the object, or run the job again under a new root")
-
-    @staticmethod
-    def _purged(newer: Manifest) -> bool:
-        return any(parent["role"] == "takedown" for parent in newer.parents)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows, part by part."""

@@ -170,9 +170,14 @@ def read_part_list(store: Store, manifest: Manifest) -> pa.Table:
     return conform(read_parquet(encoded), PART_LIST)
 
 
-def as_first_written(row: Mapping[str, Any]) -> tuple[str, str]:
-    """(sha256, content_sum) of an object of the part list as its job wrote it, whatever was taken down since.
+def first_sha256(row: Mapping[str, Any]) -> str:
+    """The sha256 of an object of the part list as its job wrote it, whatever was taken down since.
 
-    What was made of it is known by these: a takedown makes nothing anew.
+    What was made of the object is known by it: a takedown makes nothing anew.
     """
-    return row.get("origin_sha256") or row["sha256"], row.get("origin_sum") or row.get("content_sum", "")
+    return row.get("origin_sha256") or row["sha256"]
+
+
+def first_content_sum(row: Mapping[str, Any]) -> str:
+    """The content sum of an object as its job wrote it."""
+    return row.get("origin_sum") or row["content_sum"]

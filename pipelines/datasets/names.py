@@ -9,6 +9,8 @@ import re
 
 from pipelines.errors import ConfigError
 
+AUDIT = "audit"  # the create-only chain of what was taken down and purged
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.datasets.dataset import read_parquet
-from pipelines.datasets.manifest import as_first_written
+from pipelines.datasets.manifest import first_sha256
 from pipelines.datasets.store import Store
 
 PARTS = pa.schema(
@@ -58,7 +58,7 @@ def history_hashes(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> di
     for generation in sorted({mine["generation"] for mine, _ in pairs}):
         hasher.update(b"generation\n")
         mine = [theirs for document, theirs in pairs if document["generation"] == generation]
-        for signature in sorted(as_first_written(part)[0] for part in mine):
+        for signature in sorted(first_sha256(part) for part in mine):
             hasher.update(signature.encode())
         hashes[generation] = hasher.hexdigest()[:32]
     return hashes

@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from pipelines.crawl.domain import host_of
 from pipelines.dedup.order import minutes_of
-from pipelines.dedup.signed import fixed_numbers
 from pipelines.errors import ConfigError
 
 URL = "url_digest"  # column of a signatures dataset
@@ -112,6 +111,8 @@ def url_rows(signatures: pa.Table, first_node: int, generation: int, *, policy: 
     first whatever the policy, so that an appended crawl changes no earlier decision; with the scope `dump` a capture
     only leaves for one of its own generation.
     """
+    from pipelines.dedup.signed import fixed_numbers  # compiled: a canonical form must not need that
+
     if scope not in SCOPES:
         raise ConfigError(f"no scope {scope!r} for URLs", mend=f"one of {', '.join(SCOPES)}")
     digests, known = fixed_numbers(signatures[URL], np.int64)

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.crawl.domain import host_of
-from pipelines.dedup.normalize import normal_forms, utf8_of
 from pipelines.dedup.urls import canonical_url
 from pipelines.errors import InputError
 
@@ -47,6 +46,8 @@ def digest_of(value: str | bytes) -> str:
 
 def text_digests(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
     """(n,) 32 hex of each text's normal form; null where that is empty."""
+    from pipelines.dedup.normalize import normal_forms, utf8_of  # compiled: looking a page up must not need that
+
     utf8, offsets = utf8_of(normal_forms(texts))
     body, bounds = utf8.tobytes(), offsets.tolist()
     found = []

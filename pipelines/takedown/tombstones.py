@@ -34,25 +34,21 @@ def _is_tombstone(table: pa.Table) -> pa.Array:
 
 def with_tombstones(table: pa.Table, ids: pa.Array) -> pa.Table:
     """The table with every column null in rows of these ids, but for the id (and the order that signatures hold)."""
-    gone = standing(table, ids)
-    columns = []
-    for field in table.schema:
-        column = table[field.name].combine_chunks()
-        if field.name not in _KEPT:
-            column = pc.if_else(gone, pa.scalar(None, field.type), column)
-        columns.append(column)
-    return pa.table(columns, schema=table.schema)
+    return _without(table, standing(table, ids), _KEPT)
 
 
 def redacted(ledger: pa.Table, listed: pa.Array) -> pa.Table:
     """The ledger with what tells of a page (url, match, detail, excerpt) null in the rows that `listed` marks."""
-    columns = []
-    for field in ledger.schema:
-        column = ledger[field.name].combine_chunks()
-        if field.name not in _LEDGER_KEPT:
-            column = pc.if_else(listed, pa.scalar(None, field.type), column)
-        columns.append(column)
-    return pa.table(columns, schema=ledger.schema)
+    return _without(ledger, listed, _LEDGER_KEPT)
+
+
+def _without(table: pa.Table, rows: pa.Array, kept: tuple[str, ...]) -> pa.Table:
+    """The table, null in these rows but for the columns that are kept."""
+    columns = {name: table[name].combine_chunks() for name in table.schema.names}
+    for field in table.schema:
+        if field.name not in kept:
+            columns[field.name] = pc.if_else(rows, pa.scalar(None, field.type), columns[field.name])
+    return pa.table(columns, schema=table.schema)
 
 
 def tells_of_page(ledger: pa.Table) -> pa.Array:

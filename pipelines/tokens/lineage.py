@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.datasets.dataset import Dataset
-from pipelines.datasets.manifest import PART_LIST, Manifest, as_first_written, latest_manifest, read_manifest
+from pipelines.datasets.manifest import PART_LIST, Manifest, first_sha256, latest_manifest, read_manifest
 from pipelines.datasets.store import Store
 
 
@@ -40,4 +40,4 @@ def with_takedowns(dataset: Dataset) -> Dataset:
 
 
 def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["role"], row["unit"], row["cell"], as_first_written(row)[0]
+    return row["role"], row["unit"], row["cell"], first_sha256(row)

@@ -229,7 +229,7 @@ def test_applying_twice_writes_no_version(store):
     assert {key for key in store.objects if "/manifests/" in key} == versions
 
 
-def test_killed_at_any_write_the_same_command_ends_at_the_same_content(made):
+def test_killed_at_every_seventh_store_call_the_same_command_ends_at_the_same_content(made):
     whole = open_store(f"memory://{uuid.uuid4().hex}")
     whole.objects.update(made[0])
     ask(whole)
@@ -282,7 +282,7 @@ def test_the_commands(made, tmp_path, capsys):
         return capsys.readouterr().out
 
     assert "1 new targets" in told("add", "--urls", str(tmp_path / "urls.txt"), "--reason", "letter 12")
-    assert "nothing was written" in told("apply", "--dry-run")
+    assert "no dataset was changed" in told("apply", "--dry-run")
     with pytest.raises(SystemExit) as left:
         told("verify")
     assert left.value.code == 5
@@ -293,3 +293,5 @@ def test_the_commands(made, tmp_path, capsys):
     assert "would be deleted" in told("purge")
     assert "deleted" in told("purge", "--delete")
     assert "left in 0" in told("verify", "--all-objects")
+    main(["explain", BY_URL, "--root", str(root)])
+    assert "asked to be taken down" in capsys.readouterr().out
