@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -19,9 +20,10 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import ConflictError, GristmillError, InputError
+from pipelines.errors import ConflictError, GristmillError, InputError, IntegrityError
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, restore, save
+from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine, EngineConfig
 from training.metrics import MetricsWriter
@@ -30,6 +32,7 @@ from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
+VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
 _GO_ON, _STOP, _OVERTAKEN = 0, 1, 2
 
@@ -43,8 +46,9 @@ class LoopSettings:
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
     checkpoint_every_steps: int = 50
     probe_rows: int = 4
-    rows_ahead: int = 64
-    requests_in_flight: int = 8
+    rows_ahead: int = 256
+    requests_in_flight: int = 64
+    max_voids_of_a_shard: int = 3  # pages that stayed corrupt; also at most VOID_SHARE of the plan's tokens
     max_dropped_updates: int = 20  # in a row
     control_every_s: float = 2.0  # how often rank 0 looks for a request to stop, and shows itself
 
@@ -97,6 +101,7 @@ def train(
                 "batch_tokens": tokens,
                 "applied": applied,
                 "seconds": time.perf_counter() - started,
+                "data_wait_seconds": batch.waited_s,
             }
             attempt.record(metrics)
             on_step(metrics)
@@ -116,7 +121,7 @@ class _Attempt:
             raise InputError(f"run {run!r} has no plan")
         self._store, self._run, self._settings, self._writer = store, run, settings, writer
         self._number, self._folder = number, f"attempt-{number:04d}"
-        self._source = RowSource(store, state.plan)
+        self._source = RowSource(store, state.plan, in_flight=settings.requests_in_flight)
         rows = min(settings.probe_rows, self._source.batches.rows)
         self._probe = [self._source.row(self._source.batches.select(i)) for i in range(rows)]
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
@@ -127,6 +132,7 @@ class _Attempt:
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None
         self._looked, self._shown = time.monotonic(), -1e9
         self._dropped, self._saved_step = 0, -1
+        self._voids: list[dict[str, Any]] = []
         self._facts: dict[str, Any] = {
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
             "parent": None,
@@ -159,7 +165,6 @@ class _Attempt:
             world_size=self._engine.world_size,
             start_step=self._source.batches.step_at(self.progress.position),
             rows_ahead=self._settings.rows_ahead,
-            requests_in_flight=self._settings.requests_in_flight,
         )
 
     def agree(self, batch: StepRows) -> tuple[int, int, int]:
@@ -173,10 +178,33 @@ class _Attempt:
             elif state.stop_requested:
                 order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        vector = torch.tensor([batch.trained_tokens, digest, order], dtype=torch.int64, device=self._engine.device)
+        facts = [batch.trained_tokens, digest, order, len(batch.voids)]
+        vector = torch.tensor(facts, dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
-        tokens, digest, order = (int(value) for value in vector.tolist())
+        tokens, digest, order, voids = (int(value) for value in vector.tolist())
+        if voids:
+            self._add_voids(batch.voids)
         return tokens, digest % (1 << 64), order
+
+    def _add_voids(self, mine: list[Void]) -> None:
+        """Keep what any rank had to mask in this step, for the next checkpoint; past the budget the run ends."""
+        every: list[list[Void]] = [[] for _ in range(self._engine.world_size)]
+        torch.distributed.all_gather_object(every, mine)
+        self._voids += [void._asdict() for voids in every for void in voids]
+        masked = sum(void["tokens"] for void in self._voids)
+        total = self.plan.segments[0].sequence_length * self.plan.end_position
+        by_shard = Counter(shard for shard, _ in {(void["shard"], void["page"]) for void in self._voids})
+        worst, pages = by_shard.most_common(1)[0]
+        if pages >= self._settings.max_voids_of_a_shard or (len(self._voids) > 1 and masked > VOID_SHARE * total):
+            last = self._voids[-1]
+            raise IntegrityError(
+                f"run {self._run!r}: {len(self._voids)} corrupt pages ({masked} tokens) were masked up to step "
+                f"{self.progress.step}, {pages} of them in {worst}; the last is page {last['page']} of "
+                f"{last['shard']} ({last['evidence']})",
+                key=worst,
+                mend="put the object back from a copy (its sha256 is in the manifest's part list); "
+                "the same command goes on from the newest checkpoint",
+            )
 
     def update(self, batch: StepRows, tokens: int, rate: float) -> tuple[float, float, bool]:
         """One optimizer step: (global loss, gradient norm, was it applied).  Without labels there is none."""
@@ -224,7 +252,7 @@ class _Attempt:
             folder=self._folder,
             model=self._model,
             probe=self._probe,
-            facts={**self._facts, "loss": self.loss},
+            facts={**self._facts, "loss": self.loss, "voids": self._voids},
         )
         self._saved_step = self.progress.step
         if self._writer is not None:
@@ -251,6 +279,7 @@ class _Attempt:
         parent = _named(entry)
         reader = CheckpointReader(self._store, parent["key"], parent["sha256"])
         self.progress, self.loss = restore(self._engine, reader, self._probe), entry["loss"]
+        self._voids = list(reader.body.get("voids", ()))
         self._facts["parent"], self._saved_step = parent, self.progress.step
 
 
