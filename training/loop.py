@@ -193,13 +193,13 @@ class _Attempt:
         self._voids += [void._asdict() for voids in every for void in voids]
         masked = sum(void["tokens"] for void in self._voids)
         total = self.plan.segments[0].sequence_length * self.plan.end_position
-        by_shard = Counter(shard for shard, _ in {(void["shard"], void["page"]) for void in self._voids})
-        worst, pages = by_shard.most_common(1)[0]
-        if pages >= self._settings.max_voids_of_a_shard or (len(self._voids) > 1 and masked > VOID_SHARE * total):
+        pages = {(void["shard"], void["page"]) for void in self._voids}
+        worst, most = Counter(shard for shard, _ in pages).most_common(1)[0]
+        if most >= self._settings.max_voids_of_a_shard or (len(pages) > 1 and masked > VOID_SHARE * total):
             last = self._voids[-1]
             raise IntegrityError(
-                f"run {self._run!r}: {len(self._voids)} corrupt pages ({masked} tokens) were masked up to step "
-                f"{self.progress.step}, {pages} of them in {worst}; the last is page {last['page']} of "
+                f"run {self._run!r}: {len(pages)} corrupt pages ({masked} tokens) were masked up to step "
+                f"{self.progress.step}, {most} of them in {worst}; the last is page {last['page']} of "
                 f"{last['shard']} ({last['evidence']})",
                 key=worst,
                 mend="put the object back from a copy (its sha256 is in the manifest's part list); "

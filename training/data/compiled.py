@@ -56,10 +56,9 @@ class CompiledSegment:
             shape = stream.geometry
             plain = sides_of(shape.stretches)
             count = len(shape.shard_tokens)
-            cells.append(
-                [shape.stretch_tokens, shape.tokens, stream.used, shards, shards + count, len(stages)]
-                + [len(stages) + len(stream.stages), shape.stretches, *plain]
-            )
+            first, end = len(stages), len(stages) + len(stream.stages)
+            row = [shape.stretch_tokens, shape.tokens, stream.used, shards, shards + count, first, end]
+            cells.append([*row, shape.stretches, *plain])
             shards += count
             for growth, stage in enumerate(stream.stages):
                 row = [stage.start, stage.head_stretch, stage.head_offset, stage.head_tokens, stage.first_item]
@@ -105,7 +104,10 @@ class CompiledSegment:
         laps, lap_keys = self._lap_keys(cell, lap, last)
         starts, out = np.empty(2, np.int64), np.empty((8, 3), np.int64)
         while True:
-            count = _row_spans(self._one_cell[cell], np.array([k]), self._length, *self._state, laps, lap_keys, starts, out)
+            number = np.array([k])
+            count = _row_spans(
+                self._one_cell[cell], number, self._length, *self._state, laps, lap_keys, starts, out
+            )
             if count <= len(out):
                 return out[:count].tolist()
             out = np.empty((count, 3), np.int64)
@@ -198,7 +200,7 @@ def _lap_row(laps, cell, ahead):
 
 
 @kernel
-def _row_spans(
+def _row_spans(  # noqa: C901
     cell, k, length, cells, stages, stage_keys, stretch_ends, tail_ends, shard_tokens, laps, lap_keys, starts, out
 ):
     """Writes (shard, first, tokens) of each span while there is room; how many there are."""
@@ -272,7 +274,7 @@ def _row_spans(
 
 
 @kernel
-def _token_numbers(
+def _token_numbers(  # noqa: C901
     c, shards, tokens, aheads, cells, stages, stage_keys, stretch_ends, tail_ends, shard_tokens, laps, lap_keys, found
 ):
     """The number after the cursor of each token in each lap, -1 where it is passed; which row names no token, or -1."""

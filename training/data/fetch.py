@@ -144,8 +144,8 @@ class _Loop:
                 self._finish(request, error)
             elif len(request.attempts) == 1:  # another one still under way may yet answer
                 self._ask(request, min(0.05 * 2**request.failures, 2.0))
-        except Exception as error:  # noqa: BLE001: whoever waits must be told
-            self._finish(request, error)
+        except Exception as error:  # noqa: BLE001
+            self._finish(request, error)  # whoever waits must be told
         else:
             self._took.append(monotonic() - began)
             self._finish(request, body)

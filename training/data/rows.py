@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from pipelines.kernels import kernel
+from pipelines.kernels import kernel, subkernel
 
 IGNORED = -100
 _MASK = (1 << 64) - 1
@@ -75,7 +75,7 @@ def build_rows(
     runs: npt.NDArray[np.int64],
     special: SpecialTokens,
 ) -> list[RowArrays]:
-    """Rows of one length: `tokens` (rows, L); row i is runs[starts[i] : starts[i + 1]] (tokens each) in reading order."""
+    """Rows of one length: `tokens` (rows, L); row i is of the runs [starts[i], starts[i + 1]), `runs` tokens each."""
     ids, labels, places, documents = (np.empty(tokens.shape, np.int32) for _ in range(4))
     trained = np.empty(len(tokens), np.int64)
     _shape_rows(
@@ -93,36 +93,49 @@ def build_row(position: int, spans: Sequence[npt.NDArray[np.integer]], special: 
     return row
 
 
+@subkernel
+def _shape_document(tokens, document, ids, labels, places, documents):
+    """Simple loops over arrays of one document: these become vector instructions."""
+    for j in range(len(tokens)):
+        ids[j] = tokens[j]
+    for j in range(len(tokens)):
+        places[j] = np.int32(j)
+    for j in range(len(tokens)):
+        documents[j] = document
+    for j in range(len(tokens) - 1):
+        labels[j] = tokens[j + 1]
+    labels[len(tokens) - 1] = IGNORED
+
+
 @kernel
-def _shape_rows(tokens, starts, runs, eos, pad, filler, ids, labels, places, documents, trained):
-    length = tokens.shape[1]
+def _shape_rows(tokens, starts, runs, eos, pad, filler, ids, labels, places, documents, trained):  # noqa: C901
+    greatest = max(eos, pad, filler)
     for i in range(len(tokens)):
-        run, end = starts[i], np.int64(0)
-        document, place, count = np.int32(-1), np.int32(0), 0
-        after_eos = was_void = False
-        for t in range(length):
-            begins = after_eos or t == end
-            while t == end:
-                end += runs[run]
-                run += 1
-            token = np.int32(tokens[i, t])
-            after_eos = token == eos
-            is_void = token == filler or token == pad
-            if begins:
+        row, document = tokens[i], np.int32(-1)
+        end = t = count = voids = 0
+        for run in range(starts[i], starts[i + 1]):
+            end += runs[run]
+            while t < end:
+                after = t
+                while after < end:
+                    if row[after] <= greatest:
+                        if row[after] == eos:
+                            break
+                        voids += (row[after] == pad) | (row[after] == filler)
+                    after += 1
+                after += after < end  # the EOS is of its document
                 document += np.int32(1)
-                place = np.int32(0)
-            if t > 0:
-                if begins or is_void or was_void:
-                    labels[i, t - 1] = IGNORED
-                else:
-                    labels[i, t - 1] = token
-                    count += 1
-            ids[i, t] = pad if is_void else token
-            places[i, t] = place
-            documents[i, t] = document
-            place += np.int32(1)
-            was_void = is_void
-        labels[i, length - 1] = IGNORED
+                mine = slice(t, after)
+                _shape_document(row[mine], document, ids[i, mine], labels[i, mine], places[i, mine], documents[i, mine])
+                count += after - 1 - t
+                t = after
+        if voids:
+            for j in range(end):
+                if row[j] == pad or row[j] == filler:
+                    ids[i, j] = pad
+                    for label in range(max(j - 1, 0), j + 1):
+                        count -= labels[i, label] != IGNORED
+                        labels[i, label] = IGNORED
         trained[i] = count
 
 

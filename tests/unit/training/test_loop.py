@@ -190,3 +190,29 @@ def test_a_checkpoint_whose_bytes_differ_is_refused_before_a_weight_is_used(brok
     table.write_bytes(table.read_bytes().replace(b'"offset":0', b'"offset":1', 1))
     with pytest.raises(IntegrityError, match="differs from its sha256"):
         CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
+
+
+def spoil(root: str, shards: list[int]) -> None:
+    """Flip a byte in token shards, the smallest ones first."""
+    store = open_store(root)
+    keys = sorted((info.size_bytes, info.key) for info in store.list("datasets/tokens/shards/") if ".bin" in info.key)
+    for number in shards:
+        body = bytearray(store.get(keys[number][1]))
+        body[10] ^= 1
+        store.put(keys[number][1], bytes(body))
+
+
+def test_one_corrupt_page_is_masked_and_told_and_more_than_the_budget_ends_the_run(unbroken, tmp_path):
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for root, shards in ((one, [0]), (two, [0, 1])):
+        prepare(root)
+        spoil(root, shards)
+    ranks = run_ranks(train_runs, 2, [(one, "tiny", SETTINGS, None)])
+    assert ranks[0][0]["digest"] != unbroken[1]["digest"], "rows are told by what was trained on"
+    assert math.isfinite(ranks[0][0]["steps"][-1]["loss"])
+    entry = RunLog(open_store(one), "tiny").state.checkpoint
+    voids = CheckpointReader(open_store(one), entry["key"], entry["sha256"]).body["voids"]
+    assert {void["page"] for void in voids} == {0}
+    assert len({void["shard"] for void in voids}) == 1
+    with pytest.raises(Exception, match="2 corrupt pages"):
+        run_ranks(train_runs, 2, [(two, "tiny", SETTINGS, None)])

@@ -115,7 +115,7 @@ def test_reads_are_whole_pages_bounded_ahead_and_many_in_flight(store, cells):
     counting = CountingStore(store.location)
     source = RowSource(counting, plan_for(manifest, steps=200), cache_bytes=1 << 20)
     counting.reads.clear()
-    with RowStream(source, rank=0, world_size=1, rows_ahead=10) as stream:
+    with RowStream(source, rank=0, world_size=1, rows_ahead=10, readers=2) as stream:
         steps = iter(stream)
         next(steps)
         assert sum(counting.reads.values()) <= 3 * 15, "more rows were read than rows_ahead allows"
