@@ -174,5 +174,5 @@ class Order:
 
 @lru_cache(maxsize=64)
 def _mixture(shares: tuple[int, ...]) -> Mixture:
-    """Segments of one plan often have the same shares; the tables are 0.7 MB and 50 ms."""
+    """Segments of one plan often have the same shares; the tables are 0.7 MB."""
     return Mixture(shares)
