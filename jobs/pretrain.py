@@ -24,7 +24,7 @@ from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
 from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, ConflictError, GristmillError, SetupError
+from pipelines.errors import ConfigError, ConflictError, GristmillError, InputError, SetupError
 
 ENGINE = "ray"
 # Ray Train's own: a loaded machine needs its time to start workers; a dead one should be noticed soon.
@@ -46,6 +46,9 @@ class Config:
     tokens: str = setting("tokens", "dataset of token shards", content=False)
     on_change: Literal["new_run", "refuse"] = setting(
         "new_run", "what to do where tokens or settings differ from the run's plan", content=False
+    )
+    planned: bool = setting(
+        False, "train the plan that the run has, amended or branched, whatever plan the settings mean", content=False
     )
     model: str = setting("tiny", "preset: tiny, small, billion, llama_7b, skywork_13b")
     sequence_length: int = setting(256, "tokens a row")
@@ -79,24 +82,33 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """Write the plan of a new run, or go on with the one that is there; a run is no dataset, so no manifests."""
+    from training.data.batches import BatchPlan
     from training.run_log import RunLog
 
-    plan, recipe = plan_of(config, context)
-    name = choose_run(config, context, plan, recipe)
-    log = RunLog(context.store, name)
+    if config.planned:
+        name = config.run
+        log = RunLog(context.store, name)
+        if log.state.plan is None:
+            raise InputError(f"run {name!r} has no plan in {context.root}", mend="leave out planned, or mend the name")
+        plan, recipe = log.state.first_plan, log.state.first_recipe
+    else:
+        plan, recipe = plan_of(config, context)
+        name = choose_run(config, context, plan, recipe)
+        log = RunLog(context.store, name)
     if log.state.finished is not None:
         done = log.state.finished
         context.progress.say(f"run {name} is finished at step {done['step']} (loss {done['loss']:.4f}): nothing to do")
         return []
     log.write_plan(plan, recipe)
+    steps = BatchPlan(log.state.plan).steps
     if log.state.checkpoint is not None:
         at = log.state.checkpoint
         context.progress.say(
-            f"run {name} goes on from step {at['step']} of {config.steps} (attempt {log.state.attempt + 1})"
+            f"run {name} goes on from step {at['step']} of {steps} (attempt {log.state.attempt + 1})"
         )
     else:
-        context.progress.say(f"run {name}: {config.steps} steps on {config.num_workers} workers")
-    with _progress(context, name, config.steps):
+        context.progress.say(f"run {name}: {steps} steps on {config.num_workers} workers")
+    with _progress(context, name, steps):
         failure = _fit(config, context, name)
     _finish(context, name, failure)
     return []
@@ -182,7 +194,7 @@ def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, An
         if config.on_change == "refuse":
             raise ConfigError(
                 f"run {name!r} was planned otherwise: {told[:600]}",
-                mend="another run name, or on_change=new_run; changing a run on its way is not part of this version",
+                mend=f"another run name, on_change=new_run, or `gristmill runs amend {name}` to change it on its way",
             )
         context.progress.say(f"run {name} was planned otherwise, so it stays as it is: {told[:200]}")
     raise ConfigError("no run name is free")

@@ -34,7 +34,7 @@ from training.schedule import Schedule
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
-_GO_ON, _STOP, _OVERTAKEN = 0, 1, 2
+_GO_ON, _STOP, _OVERTAKEN, _AMENDED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +86,8 @@ def train(
         for batch in stream:
             started = time.perf_counter()
             tokens, rows, order = attempt.agree(batch)
-            if order == _OVERTAKEN:
-                raise attempt.overtaken()
+            if order in (_OVERTAKEN, _AMENDED):
+                raise attempt.overtaken(order)
             if order == _STOP:
                 break
             rate = attempt.schedule.learning_rate(batch.batch.end, attempt.plan.end_position)
@@ -175,7 +175,9 @@ class _Attempt:
             state = self._writer.log.refresh()
             if state.attempt != self._writer.number:
                 order = _OVERTAKEN
-            elif state.stop_requested:
+            elif state.revision != self._writer.revision and self.progress.position > state.amended_from:
+                order = _AMENDED
+            elif state.stop_requested or state.revision != self._writer.revision:
                 order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
         facts = [batch.trained_tokens, digest, order, len(batch.voids)]
@@ -261,6 +263,8 @@ class _Attempt:
     def close(self) -> TrainingEnd:
         """Save what is not saved, and say in the chain how the attempt ended."""
         finished = self.progress.step == self._source.batches.steps
+        if self._writer is not None and self._writer.log.refresh().revision != self._writer.revision:
+            finished = False  # there is more to train, by a newer plan
         if self._saved_step != self.progress.step:
             self.save()
         if self._writer is not None:
@@ -268,8 +272,14 @@ class _Attempt:
         torch.distributed.barrier()
         return TrainingEnd(progress=self.progress, loss=self.loss, finished=finished)
 
-    def overtaken(self) -> ConflictError:
-        """What every rank leaves with where a newer attempt has the run."""
+    def overtaken(self, order: int) -> ConflictError:
+        """What every rank leaves with where a newer attempt, or a newer plan of what it has trained, has the run."""
+        if order == _AMENDED:
+            return ConflictError(
+                f"run {self._run!r} was amended from a position on that lies before {self.progress.position}; what "
+                f"attempt {self._number} trained after its newest checkpoint is dropped",
+                mend="the same command goes on from the newest checkpoint, by the new plan",
+            )
         return ConflictError(
             f"run {self._run!r}: a newer attempt than {self._number} was opened; this one may write nothing more",
             mend="let the newer attempt train; nothing was lost",

@@ -85,6 +85,14 @@ class Order:
         spans = [RowSpan(dataset, name, *span) for span in self.compiled(number).row(c, k)]
         return Row(position, number, c, k, tuple(spans))
 
+    def stream(self, number: int, cell: int) -> CellStream:
+        """The stream of cell number `cell` of segment `number`, at the segment's start."""
+        return self._streams[number][cell]
+
+    def rows_before(self, number: int, cell: int, q: int) -> int:
+        """Rows of the cell among the first q positions of the segment."""
+        return self._mixtures[number].count_before(cell, q)
+
     def compiled(self, number: int) -> CompiledSegment:
         """Segment `number` for whole batches of positions, made when it is first asked for."""
         if self._compiled[number] is None:
