@@ -39,7 +39,13 @@ def _documents(tokens: np.ndarray) -> bytes:
     spans = [(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
     ids = [hashlib.blake2b(tokens[a:b].tobytes(), digest_size=16).hexdigest() for a, b in spans]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"id": ids, "first_token": pa.array([a for a, _ in spans], pa.int64())}), sink)
+    numbers = {
+        "row": range(len(spans)),
+        "first_token": [a for a, _ in spans],
+        "tokens": [b - a for a, b in spans],
+    }
+    columns = {name: pa.array(list(values), pa.int64()) for name, values in numbers.items()}
+    pq.write_table(pa.table({"id": ids, "part": ["corpus"] * len(ids), **columns}), sink)
     return sink.getvalue().to_pybytes()
 
 
