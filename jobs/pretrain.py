@@ -50,7 +50,7 @@ class Config:
     planned: bool = setting(
         False, "train the plan that the run has, amended or branched, whatever plan the settings mean", content=False
     )
-    model: str = setting("tiny", "preset: tiny, small, billion, llama_7b, skywork_13b")
+    model: str = setting("tiny", "preset: tiny, mini, 125m, 350m, 760m, 1.3b, 2.7b, baichuan-7b, 13b, skywork-13b")
     sequence_length: int = setting(256, "tokens a row")
     rows_per_batch: int = setting(8, "rows a step, over all workers")
     steps: int = setting(180, "steps of the whole run")
@@ -60,6 +60,8 @@ class Config:
     peak_rate: float = setting(3e-3, "highest learning rate")
     warmup_fraction: float = setting(0.05, "share of the run in which the rate rises")
     floor_fraction: float = setting(0.1, "last learning rate over the highest")
+    schedule: Literal["cosine", "constant", "wsd"] = setting("cosine", "how the rate goes on after the warm-up")
+    decay_fraction: float = setting(0.1, "share of the run in which wsd falls")
     weight_decay: float = setting(0.1, "AdamW, on matrices only")
     gradient_clip: float = setting(1.0, "largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = setting("fp32", "of weights and activations; masters are fp32")
@@ -142,7 +144,11 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
     context.progress.say(f"laps of each cell that {config.steps} steps read: {laps}")
     schedule = Schedule(
-        peak_rate=config.peak_rate, warmup_fraction=config.warmup_fraction, floor_fraction=config.floor_fraction
+        peak_rate=config.peak_rate,
+        warmup_fraction=config.warmup_fraction,
+        floor_fraction=config.floor_fraction,
+        kind=config.schedule,
+        decay_fraction=config.decay_fraction,
     )
     engine = EngineConfig(
         zero_stage=config.zero_stage,

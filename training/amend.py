@@ -47,6 +47,10 @@ class Amendment:
     peak_rate: float | None = field(default=None, metadata={"doc": "highest learning rate"})
     warmup_fraction: float | None = field(default=None, metadata={"doc": "share of the run in which the rate rises"})
     floor_fraction: float | None = field(default=None, metadata={"doc": "last learning rate over the highest"})
+    schedule: Literal["cosine", "constant", "wsd"] | None = field(
+        default=None, metadata={"doc": "how the rate goes on after the warm-up"}
+    )
+    rewarm: bool = field(default=False, metadata={"doc": "begin the schedule anew at the change, warm-up included"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +91,11 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
     )
     later = revise(plan, change, from_position, shards)
     schedule = dict(state.recipe.get("schedule", {}))
-    rates = ("peak_rate", "warmup_fraction", "floor_fraction")
-    asked = {name: getattr(amendment, name) for name in rates if getattr(amendment, name) is not None}
+    rates = {"peak_rate": "peak_rate", "warmup_fraction": "warmup_fraction", "floor_fraction": "floor_fraction"}
+    rates["schedule"] = "kind"
+    asked = {rates[name]: getattr(amendment, name) for name in rates if getattr(amendment, name) is not None}
+    if amendment.rewarm:
+        asked["from_position"] = from_position
     recipe = {**state.recipe, "schedule": {**schedule, **asked}}
     order = Order(later, shards)
     end = BatchPlan(later).steps
