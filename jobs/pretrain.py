@@ -51,6 +51,7 @@ class Config:
         False, "train the plan that the run has, amended or branched, whatever plan the settings mean", content=False
     )
     model: str = setting("tiny", "preset: tiny, mini, 125m, 350m, 760m, 1.3b, 2.7b, baichuan-7b, 13b, skywork-13b")
+    init: str = setting("", "first weights: a Llama folder, or RUN@STEP; empty: drawn by the seed; decides the model")
     sequence_length: int = setting(256, "tokens a row")
     rows_per_batch: int = setting(8, "rows a step, over all workers")
     steps: int = setting(180, "steps of the whole run")
@@ -125,6 +126,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     from training.loop import recipe_of
     from training.model.presets import preset
     from training.schedule import Schedule
+    from training.start import find_start
 
     tokens = TokenDataset(context.open(config.tokens))
     known = tokens.tokens_by_cell
@@ -157,8 +159,17 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
         gradient_clip=config.gradient_clip,
         weight_decay=config.weight_decay,
     )
-    model = preset(config.model, tokens.tokenizer["vocab_size"])
-    return plan, recipe_of(model, schedule, engine, seed=config.seed)
+    if not config.init:
+        model = preset(config.model, tokens.tokenizer["vocab_size"])
+        return plan, recipe_of(model, schedule, engine, seed=config.seed)
+    start, model = find_start(context.store, config.init)
+    if model.vocab_size < tokens.tokenizer["vocab_size"]:
+        raise ConfigError(
+            f"{config.init} has {model.vocab_size} tokens, the tokenizer of {config.tokens} has "
+            f"{tokens.tokenizer['vocab_size']}",
+            mend="tokenize the corpus with that model's tokenizer",
+        )
+    return plan, {**recipe_of(model, schedule, engine, seed=config.seed), "start": start}
 
 
 def run_names(name: str) -> Iterator[str]:

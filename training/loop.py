@@ -27,9 +27,10 @@ from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine, EngineConfig
 from training.metrics import MetricsWriter
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.model.decoder import Decoder, ModelConfig
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
+from training.start import first_weights
 
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
@@ -127,7 +128,7 @@ class _Attempt:
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
-        model = initialise(Decoder(self._model), state.recipe["seed"])
+        model = first_weights(store, Decoder(self._model), state.recipe["seed"], state.recipe.get("start"))
         self._engine = Engine(model, config, self._source.shards.special)
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None
         self._looked, self._shown = time.monotonic(), -1e9

@@ -103,6 +103,21 @@ class RunLog:
         """(number, entry) of every entry of a kind."""
         return [(number, entry) for number, entry in self._chain.entries() if entry["kind"] == kind]
 
+    def checkpoint_of(self, step: int | None) -> dict[str, Any]:
+        """The entry of the checkpoint of a step, with its number; the newest where `step` is None.
+
+        InputError that names those there are.
+        """
+        found = {entry["step"]: {**entry, "number": number} for number, entry in self.entries("checkpoint")}
+        if step is None and self.state.checkpoint is not None:
+            return self.state.checkpoint
+        if step not in found:
+            raise InputError(
+                f"run {self.name!r} has no checkpoint" + ("" if step is None else f" of step {step}"),
+                mend=f"there are checkpoints of steps {sorted(found)[-20:]}",
+            )
+        return found[step]
+
     def write_plan(self, plan: Plan, recipe: dict[str, Any]) -> None:
         """Revision 1 of a new run; where it exists already, the same one is fine and another is refused."""
         if self.state.plan is None:

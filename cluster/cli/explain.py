@@ -13,6 +13,7 @@ from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
 from pipelines.datasets.store import Store
+from pipelines.errors import SetupError
 from pipelines.takedown.listing import part_keys, read_listed
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -35,7 +36,11 @@ def command(what: str, root: str | None, as_json: bool) -> None:
         show_step(store, step["run"], int(step["step"]), int(step["row"]) if step["row"] else None, as_json)
         return
     ids, rows = _find(store, what)
-    seen = [{"document": i, **run} for i in sorted(ids) if _ID.fullmatch(i) for run in show_runs(store, i)]
+    try:
+        seen = [{"document": i, **run} for i in sorted(ids) if _ID.fullmatch(i) for run in show_runs(store, i)]
+    except SetupError as error:
+        seen = []
+        click.echo(f"training runs are not looked at: {error.message} ({error.mend})", err=True)
     if as_json:
         print_json({"root": store.location, "what": what, "found": rows, "runs": seen})
         return

@@ -11,7 +11,7 @@ import click
 from cluster.cli.options import clip, print_json, print_table, visible
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
-from pipelines.errors import InputError
+from pipelines.errors import InputError, SetupError
 
 STEP = re.compile(r"(?P<run>[A-Za-z0-9._-]+)@(?P<step>[0-9]+)(?::(?P<row>[0-9]+))?")
 
@@ -51,28 +51,25 @@ def show_step(store: Store, run: str, step: int, row: int | None, as_json: bool)
 
 def show_runs(store: Store, document: str) -> list[dict[str, Any]]:
     """For each run whose plan reads the document: its steps, and how many of them are done."""
-    from cluster.cli.runs import run_names, run_summary
-
     shown = []
-    for run in run_names(store):
-        if run_summary(store, run)["plan_revision"] == 0:
-            continue
-        steps = [place["step"] for place in _provenance(store, run).steps_of(document)]
-        if steps:
-            done = (run_summary(store, run)["checkpoint"] or {}).get("step", 0)
-            planned = sorted({step for step in steps if step is not None})
-            shown.append({"run": run, "steps": planned, "seen": [s for s in planned if s <= done]})
+    for run in sorted({o.key.split("/")[1] for o in store.list("runs/") if "/log/" in o.key}):
+        found = _provenance(store, run)
+        planned = sorted({place["step"] for place in found.steps_of(document)} - {None})
+        if planned:
+            shown.append({"run": run, "steps": planned, "seen": [s for s in planned if s <= found.done]})
     return shown
 
 
 def _provenance(store: Store, run: str) -> Any:
-    from training.data.provenance import Provenance
-    from training.run_log import RunLog
-
-    plan = RunLog(store, run).state.plan
-    if plan is None:
+    try:
+        from training.data.provenance import Provenance
+        from training.run_log import RunLog
+    except ImportError as error:
+        raise SetupError(f"the order of a run needs {error.name}", mend="pip install 'gristmill[text]'") from None
+    state = RunLog(store, run).state
+    if state.plan is None:
         raise InputError(f"no run {run!r} in {store.location}", mend="`gristmill runs ls` shows what is there")
-    return Provenance(store, plan)
+    return Provenance(store, state.plan, done=(state.checkpoint or {}).get("step", 0))
 
 
 def _place(store: Store, part: str, row: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cluster.cli import runs_change
+from cluster.cli import runs_change, runs_export
 from cluster.cli.options import find_root, open_root, print_json, print_table, visible, with_json, with_root
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
@@ -137,5 +137,5 @@ def resume(name: str, cluster_name: str, wait: bool, root: str | None, as_json: 
         ray_jobs.follow(target, again.submission_id, write=lambda text: click.echo(text, nl=False, err=True))
 
 
-for _changing in (runs_change.amend, runs_change.branch, runs_change.compare):
+for _changing in (runs_change.amend, runs_change.branch, runs_change.compare, runs_export.export):
     command.add_command(_changing)

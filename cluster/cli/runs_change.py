@@ -99,7 +99,9 @@ def branch(
     store = open_root(root)
     name, _, step = what.partition("@")
     log = _log(store, name)
-    checkpoint = _checkpoint(log, name, step)
+    if step and not step.isdigit():
+        raise ConfigError(f"{what}: the step is a number", mend=f"for example {name}@100")
+    checkpoint = log.checkpoint_of(int(step) if step else None)
     asked = Amendment() if control and not file and not sets else _amendment(file, sets)
     if control and (file or sets):
         raise ConfigError("--control changes nothing", mend="leave out --control, or --config and --set")
@@ -202,19 +204,6 @@ def _position(state: Any, position: int | None, step: int | None) -> int:
     if not 0 <= step <= batches.steps:
         raise ConfigError(f"step {step} is outside 0..{batches.steps}")
     return batches.batch(step - 1).end if step else 0
-
-
-def _checkpoint(log: Any, name: str, step: str) -> dict[str, Any]:
-    """The chain's checkpoint entry of a step, the newest where none is given."""
-    found = {entry["step"]: {**entry, "number": number} for number, entry in log.entries("checkpoint")}
-    if step and not step.isdigit():
-        raise ConfigError(f"{name}@{step}: the step is a number", mend=f"for example {name}@{max(found, default=100)}")
-    if not found or (step and int(step) not in found):
-        raise InputError(
-            f"run {name!r} has no checkpoint" + (f" of step {step}" if step else ""),
-            mend=f"there are checkpoints of steps {sorted(found)[-20:]}",
-        )
-    return found[int(step) if step else max(found)]
 
 
 def _show(report: dict[str, Any]) -> None:

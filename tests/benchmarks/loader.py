@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import resource
@@ -26,16 +27,20 @@ import numpy as np
 
 from pipelines.datasets.store import open_store
 from tests.benchmarks.filters import note
-from tests.unit.training.token_shards import EOS, write_tokens
+from tests.unit.training.token_shards import EOS, FILLER, write_tokens
+from training.data.batches import BatchPlan
 from training.data.cells import CellGeometry, geometry
 from training.data.order import Order
 from training.data.plan import DatasetPin, Plan, single_segment_plan
+from training.data.revise import Change, Source, revise
+from training.data.shards import TokenShards
 from training.data.stream import RowSource, RowStream
 
 LENGTH = 4096
 ROUNDS = 5
 PACE_13B = 1_873  # tokens a second and GPU, Skywork-13B's report
-PARTS = ("position", "folder", "server", "faults", "flipped")
+WORLDS = (1, 2, 3, 4, 5, 8)
+PARTS = ("digest", "position", "folder", "server", "faults", "flipped")
 
 
 def cpu() -> float:
@@ -125,6 +130,61 @@ def position_cost() -> dict[str, float]:
         "position_us_batch": max(batch_forward, batch_inverse),
         "position_us_each": [forward, inverse, batch_forward, batch_inverse],
     }
+
+
+def changed_plans(root: Path) -> list[Plan]:
+    """A plan with skips, changed on its way: mixture, a ramp, batch and length, a version that grew, documents gone."""
+    store = open_store(root)
+    tokens = [part.copy() for part in np.array_split(tokens_of(200_000), 5)]
+    tokens[1][5_000:9_000] = FILLER  # what a takedown leaves
+    first = write_tokens(store, {"en": tokens[:2], "zh": tokens[2:3]}, vocab_size=65_000)
+    grown = {"en": [*tokens[:2], tokens[3]], "zh": tokens[2:3], "code": tokens[4:]}
+    second = write_tokens(store, grown, vocab_size=65_000)
+    pins = [DatasetPin(name="tokens", version=m.version, manifest_sha256=m.sha256) for m in (first, second)]
+    kind = {"seed": 3, "dataset": pins[0], "weights": {"en": 3, "zh": 1}, "sequence_length": 64}
+    plans = [single_segment_plan(rows_per_batch=8, steps=40, skips=[(30, 37), (100, 101)], **kind)]
+    shards = TokenShards.open(store, pins)
+    old = {name: Source(dataset=pins[0], cell=name) for name in ("en", "zh")}
+    new = {name: Source(dataset=pins[1], cell=name) for name in ("en", "zh", "code")}
+    common = {"sequence_length": 64, "rows_per_batch": 8}
+    changes = [
+        Change(weights={"en": 1, "zh": 2}, sources=old, steps=60, ramp_steps=12, **common),
+        Change(weights={"en": 2, "zh": 1, "code": 1}, sources=new, steps=70, **{**common, "rows_per_batch": 64}),
+        Change(weights={"en": 1, "code": 3}, sources=new, steps=90, **{**common, "sequence_length": 96}),
+    ]
+    for step, change in zip((20, 45, 60), changes, strict=True):
+        at = BatchPlan(plans[-1]).batch(step - 1).end
+        plans.append(revise(plans[-1], change, at, shards))
+    return plans
+
+
+def digests(source: RowSource, world: int, cuts: list[int]) -> list[int]:
+    """The digest of each step, its rows read by `world` ranks, stopped and begun again at each cut."""
+    found: list[int] = []
+    for start, end in itertools.pairwise([0, *cuts, source.batches.steps]):
+        parts = []
+        for rank in range(world):
+            with RowStream(source, rank=rank, world_size=world, start_step=start, rows_ahead=16, readers=2) as stream:
+                parts.append([step.digest for step in itertools.islice(stream, end - start)])
+        found += [sum(step) % 2**64 for step in zip(*parts, strict=True)]
+    return found
+
+
+def stream_equal(root: Path) -> dict[str, Any]:
+    """Whether every way to read a plan gives the same rows step by step; revisions agree up to where they part."""
+    store = open_store(root)
+    cases = wrong = 0
+    earlier: list[int] = []
+    for number, plan in enumerate(changed_plans(root)):
+        source = RowSource(store, plan)
+        whole = digests(source, 1, [])
+        common = (0, 20, 45, 60)[number]
+        cases, wrong = cases + 1, wrong + (earlier[:common] != whole[:common])
+        for world in WORLDS:
+            for cuts in ([], [7], [3, 4, 31]):
+                cases, wrong = cases + 1, wrong + (digests(source, world, cuts) != whole)
+        earlier = whole
+    return {"stream_digest_equal": int(wrong == 0), "stream_cases": cases}
 
 
 def read_checked(source: RowSource, rows: int) -> int:
@@ -363,6 +423,8 @@ def main() -> None:
         tokens = tokens_of(options.tokens)
         root = Path(made, "root")
         plan = dataset(root, tokens)
+        if "digest" in parts:
+            line |= stream_equal(Path(made, "changed"))
         if "folder" in parts:
             line |= folder_speed(root, tokens, plan)
         if "server" in parts:

@@ -40,11 +40,14 @@ class ShownDocument:
 
 
 class Provenance:
-    """A plan with the tables that tell which document a token is of; a table is read when it is asked for."""
+    """A plan with the tables that tell which document a token is of; a table is read when it is asked for.
 
-    def __init__(self, store: Store, plan: Plan) -> None:
+    `done`: steps that the run's newest checkpoint covers.
+    """
+
+    def __init__(self, store: Store, plan: Plan, *, done: int = 0) -> None:
         """Open the plan's datasets."""
-        self.plan, self._store = plan, store
+        self.plan, self.done, self._store = plan, done, store
         pins = list(dict.fromkeys(pin for segment in plan.segments for pin in segment.datasets))
         self._shards = TokenShards.open(store, pins)
         self.order, self.batches = Order(plan, self._shards), BatchPlan(plan)

@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (torch may be absent)
 """A run cut short and gone on with, at other world sizes and ZeRO stages, against an unbroken one."""
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
 from pipelines.datasets.store import open_store
-from pipelines.errors import IntegrityError
+from pipelines.errors import InputError, IntegrityError
 from tests.unit.training.ranks import run_ranks
-from tests.unit.training.training_tasks import SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
+from tests.unit.training.training_tasks import MODEL, SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.metrics import read_metrics
+from training.model.decoder import Decoder
 from training.run_log import RunLog
+from training.start import find_start, first_weights
 
 pytestmark = pytest.mark.torch
 
@@ -190,6 +193,39 @@ def test_a_checkpoint_whose_bytes_differ_is_refused_before_a_weight_is_used(brok
     table.write_bytes(table.read_bytes().replace(b'"offset":0', b'"offset":1', 1))
     with pytest.raises(IntegrityError, match="differs from its sha256"):
         CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
+
+
+def test_a_run_may_begin_with_the_weights_of_another_ones_checkpoint(unbroken):
+    store = open_store(unbroken[0])
+    start, config = find_start(store, f"tiny@{STEPS}")
+    assert config == MODEL
+    begun = first_weights(store, Decoder(config), 99, start)
+    drawn = first_weights(store, Decoder(config), 99, None)
+    entry = RunLog(store, "tiny").state.checkpoint
+    trained = load_decoder(CheckpointReader(store, entry["key"], entry["sha256"]))
+    for one, two, other in zip(begun.parameters(), trained.parameters(), drawn.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert not torch.equal(one, other)
+    with pytest.raises(InputError, match=r"no checkpoint of step 7"):
+        find_start(store, "tiny@7")
+    with pytest.raises(InputError, match="neither a folder nor RUN@STEP"):
+        find_start(store, "nowhere")
+
+
+def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
+    pytest.importorskip("safetensors")
+    from training.model.llama import write_llama
+
+    model = first_weights(open_store(unbroken[0]), Decoder(MODEL), 4, None)
+    weights = dict(model.named_parameters())
+    write_llama(tmp_path / "hf", MODEL, list(weights), lambda n: weights[n].data, dtype="float32", ids={}, longest=24)
+    store = open_store(unbroken[0])
+    start, config = find_start(store, str(tmp_path / "hf"))
+    begun = first_weights(store, Decoder(config), 1, start)
+    assert all(torch.equal(one, two) for one, two in zip(begun.parameters(), model.parameters(), strict=True))
+    (tmp_path / "hf" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text() + " ")
+    with pytest.raises(IntegrityError, match="the run pins"):
+        first_weights(store, Decoder(config), 1, start)
 
 
 def spoil(root: str, shards: list[int]) -> None:
