@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from pipelines.datasets.store import Store
 from pipelines.errors import ConflictError, GristmillError, InputError, IntegrityError
 from training.checkpoint.reader import CheckpointReader
-from training.checkpoint.saved import Progress, restore, save
+from training.checkpoint.saved import Progress, Save, restore
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine, EngineConfig
@@ -46,6 +46,7 @@ class LoopSettings:
     micro_batch_rows: int = 8
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
     checkpoint_every_steps: int = 50
+    background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
     probe_rows: int = 4
     rows_ahead: int = 256
     requests_in_flight: int = 64
@@ -103,9 +104,11 @@ def train(
                 "applied": applied,
                 "seconds": time.perf_counter() - started,
                 "data_wait_seconds": batch.waited_s,
+                "save_wait_seconds": attempt.take_stall(),
             }
             attempt.record(metrics)
             on_step(metrics)
+            attempt.commit_uploaded()
             if attempt.progress.step % settings.checkpoint_every_steps == 0:
                 attempt.save()
     return attempt.close()
@@ -134,6 +137,9 @@ class _Attempt:
         self._looked, self._shown = time.monotonic(), -1e9
         self._dropped, self._saved_step = 0, -1
         self._voids: list[dict[str, Any]] = []
+        self._in_flight: Save | None = None
+        self._stalled = 0.0
+        self._are_uploaded = False
         self._facts: dict[str, Any] = {
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
             "parent": None,
@@ -181,10 +187,12 @@ class _Attempt:
             elif state.stop_requested or state.revision != self._writer.revision:
                 order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        facts = [batch.trained_tokens, digest, order, len(batch.voids)]
+        is_uploaded = self._in_flight is not None and self._in_flight.is_uploaded
+        facts = [batch.trained_tokens, digest, order, len(batch.voids), is_uploaded]
         vector = torch.tensor(facts, dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
-        tokens, digest, order, voids = (int(value) for value in vector.tolist())
+        tokens, digest, order, voids, uploaded = (int(value) for value in vector.tolist())
+        self._are_uploaded = uploaded == self._engine.world_size
         if voids:
             self._add_voids(batch.voids)
         return tokens, digest % (1 << 64), order
@@ -243,21 +251,41 @@ class _Attempt:
                 self._metrics.show({**metrics, "steps": self._source.batches.steps, "attempt": self._folder})
 
     def save(self) -> None:
-        """Metrics first, then the checkpoint that covers them."""
+        """Metrics first, then the checkpoint that covers them; one is in flight at a time."""
+        began = time.perf_counter()
+        self._commit()
         if self._metrics is not None:
             self._metrics.flush()
-        save(
+        self._in_flight = Save(
             self._engine,
             self._store,
             self._run,
-            self._writer,
             self.progress,
             folder=self._folder,
             model=self._model,
             probe=self._probe,
-            facts={**self._facts, "loss": self.loss, "voids": self._voids},
+            facts={**self._facts, "loss": self.loss, "voids": list(self._voids)},
         )
         self._saved_step = self.progress.step
+        if not self._settings.background_saves:
+            self._commit()
+        self._stalled = time.perf_counter() - began
+
+    def take_stall(self) -> float:
+        """Seconds that training has waited for a checkpoint since the last step."""
+        stalled, self._stalled = self._stalled, 0.0
+        return stalled
+
+    def commit_uploaded(self) -> None:
+        """Commit the checkpoint in flight where all ranks said that it is uploaded."""
+        if self._are_uploaded:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._in_flight is None:
+            return
+        self._in_flight.commit(self._writer)
+        self._in_flight, self._are_uploaded = None, False
         if self._writer is not None:
             self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
 
@@ -268,6 +296,7 @@ class _Attempt:
             finished = False  # there is more to train, by a newer plan
         if self._saved_step != self.progress.step:
             self.save()
+        self._commit()
         if self._writer is not None:
             self._writer.add("finished" if finished else "stopped", {"loss": self.loss, **self.progress.to_json()})
         torch.distributed.barrier()

@@ -228,6 +228,28 @@ def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
         first_weights(store, Decoder(config), 1, start)
 
 
+def test_saves_in_the_background_are_whole_and_a_death_beside_one_costs_at_most_that_one(unbroken, tmp_path):
+    jobs = []
+    for name, dies in (("whole", None), ("dies-5", 5), ("dies-6", 6)):
+        prepare(str(tmp_path / name))
+        jobs.append((str(tmp_path / name), "tiny", replace(SETTINGS, background_saves=True, zero_stage=2), dies))
+    whole = run_ranks(train_runs, 2, jobs[:1])[0][0]
+    assert whole["digest"] == unbroken[1]["digest"]
+    log = RunLog(open_store(jobs[0][0]), "tiny")
+    entries = [entry for _, entry in log.entries("checkpoint")]
+    assert [entry["step"] for entry in entries] == [5, 10, STEPS]
+    for entry, saved in zip(entries, (5, 10, STEPS), strict=True):
+        body = CheckpointReader(log.store, entry["key"], entry["sha256"]).body
+        assert body["progress"]["step"] == body["adam_steps"]["decayed"] == saved
+    for job in jobs[1:]:
+        run_ranks(train_runs, 2, [job])
+        assert (RunLog(open_store(job[0]), "tiny").state.checkpoint or {"step": 0})["step"] in (0, 5)
+        [again] = run_ranks(train_runs, 1, [(*job[:3], None)])
+        assert again[0]["digest"] == unbroken[1]["digest"]
+        gone_on, curve = losses(again[0]), losses(unbroken[1])
+        assert max(abs(gone_on[step] - curve[step]) for step in gone_on) < 2e-6
+
+
 def spoil(root: str, shards: list[int]) -> None:
     """Flip a byte in token shards, the smallest ones first."""
     store = open_store(root)
