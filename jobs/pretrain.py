@@ -24,7 +24,7 @@ from jobs.runtime.context import Context
 from jobs.runtime.entry import job_main
 from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, ConflictError, GristmillError, SetupError
+from pipelines.errors import ConfigError, ConflictError, GristmillError, InputError, SetupError
 
 ENGINE = "ray"
 # Ray Train's own: a loaded machine needs its time to start workers; a dead one should be noticed soon.
@@ -47,7 +47,11 @@ class Config:
     on_change: Literal["new_run", "refuse"] = setting(
         "new_run", "what to do where tokens or settings differ from the run's plan", content=False
     )
-    model: str = setting("tiny", "preset: tiny, small, billion, llama_7b, skywork_13b")
+    planned: bool = setting(
+        False, "train the plan that the run has, amended or branched, whatever plan the settings mean", content=False
+    )
+    model: str = setting("tiny", "preset: tiny, mini, 125m, 350m, 760m, 1.3b, 2.7b, baichuan-7b, 13b, skywork-13b")
+    init: str = setting("", "first weights: a Llama folder, or RUN@STEP; empty: drawn by the seed; decides the model")
     sequence_length: int = setting(256, "tokens a row")
     rows_per_batch: int = setting(8, "rows a step, over all workers")
     steps: int = setting(180, "steps of the whole run")
@@ -57,6 +61,8 @@ class Config:
     peak_rate: float = setting(3e-3, "highest learning rate")
     warmup_fraction: float = setting(0.05, "share of the run in which the rate rises")
     floor_fraction: float = setting(0.1, "last learning rate over the highest")
+    schedule: Literal["cosine", "constant", "wsd"] = setting("cosine", "how the rate goes on after the warm-up")
+    decay_fraction: float = setting(0.1, "share of the run in which wsd falls")
     weight_decay: float = setting(0.1, "AdamW, on matrices only")
     gradient_clip: float = setting(1.0, "largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = setting("fp32", "of weights and activations; masters are fp32")
@@ -79,24 +85,33 @@ class Config:
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """Write the plan of a new run, or go on with the one that is there; a run is no dataset, so no manifests."""
+    from training.data.batches import BatchPlan
     from training.run_log import RunLog
 
-    plan, recipe = plan_of(config, context)
-    name = choose_run(config, context, plan, recipe)
-    log = RunLog(context.store, name)
+    if config.planned:
+        name = config.run
+        log = RunLog(context.store, name)
+        if log.state.plan is None:
+            raise InputError(f"run {name!r} has no plan in {context.root}", mend="leave out planned, or mend the name")
+        plan, recipe = log.state.first_plan, log.state.first_recipe
+    else:
+        plan, recipe = plan_of(config, context)
+        name = choose_run(config, context, plan, recipe)
+        log = RunLog(context.store, name)
     if log.state.finished is not None:
         done = log.state.finished
         context.progress.say(f"run {name} is finished at step {done['step']} (loss {done['loss']:.4f}): nothing to do")
         return []
     log.write_plan(plan, recipe)
+    steps = BatchPlan(log.state.plan).steps
     if log.state.checkpoint is not None:
         at = log.state.checkpoint
         context.progress.say(
-            f"run {name} goes on from step {at['step']} of {config.steps} (attempt {log.state.attempt + 1})"
+            f"run {name} goes on from step {at['step']} of {steps} (attempt {log.state.attempt + 1})"
         )
     else:
-        context.progress.say(f"run {name}: {config.steps} steps on {config.num_workers} workers")
-    with _progress(context, name, config.steps):
+        context.progress.say(f"run {name}: {steps} steps on {config.num_workers} workers")
+    with _progress(context, name, steps):
         failure = _fit(config, context, name)
     _finish(context, name, failure)
     return []
@@ -111,6 +126,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     from training.loop import recipe_of
     from training.model.presets import preset
     from training.schedule import Schedule
+    from training.start import find_start
 
     tokens = TokenDataset(context.open(config.tokens))
     known = tokens.tokens_by_cell
@@ -130,7 +146,11 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
     context.progress.say(f"laps of each cell that {config.steps} steps read: {laps}")
     schedule = Schedule(
-        peak_rate=config.peak_rate, warmup_fraction=config.warmup_fraction, floor_fraction=config.floor_fraction
+        peak_rate=config.peak_rate,
+        warmup_fraction=config.warmup_fraction,
+        floor_fraction=config.floor_fraction,
+        kind=config.schedule,
+        decay_fraction=config.decay_fraction,
     )
     engine = EngineConfig(
         zero_stage=config.zero_stage,
@@ -139,8 +159,17 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
         gradient_clip=config.gradient_clip,
         weight_decay=config.weight_decay,
     )
-    model = preset(config.model, tokens.tokenizer["vocab_size"])
-    return plan, recipe_of(model, schedule, engine, seed=config.seed)
+    if not config.init:
+        model = preset(config.model, tokens.tokenizer["vocab_size"])
+        return plan, recipe_of(model, schedule, engine, seed=config.seed)
+    start, model = find_start(context.store, config.init)
+    if model.vocab_size < tokens.tokenizer["vocab_size"]:
+        raise ConfigError(
+            f"{config.init} has {model.vocab_size} tokens, the tokenizer of {config.tokens} has "
+            f"{tokens.tokenizer['vocab_size']}",
+            mend="tokenize the corpus with that model's tokenizer",
+        )
+    return plan, {**recipe_of(model, schedule, engine, seed=config.seed), "start": start}
 
 
 def run_names(name: str) -> Iterator[str]:
@@ -182,7 +211,7 @@ def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, An
         if config.on_change == "refuse":
             raise ConfigError(
                 f"run {name!r} was planned otherwise: {told[:600]}",
-                mend="another run name, or on_change=new_run; changing a run on its way is not part of this version",
+                mend=f"another run name, on_change=new_run, or `gristmill runs amend {name}` to change it on its way",
             )
         context.progress.say(f"run {name} was planned otherwise, so it stays as it is: {told[:200]}")
     raise ConfigError("no run name is free")

@@ -22,27 +22,38 @@ from typing import Any
 
 import numba
 
-_WITH_KERNELS = ("crawl/html", "dedup", "filters")  # packages whose code or tables end up in machine code
+_WITH_KERNELS = {  # packages whose code or tables end up in machine code; those of one root take from each other
+    "pipelines": ("crawl/html", "dedup", "filters"),
+    "training": ("data",),
+}
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile on the first call, without the GIL; of this machine's earlier processes the code is taken over."""
-    is_kept = kept_code() is not None
-    return numba.njit(nogil=True, cache=is_kept)(function)
+    return numba.njit(nogil=True, cache=_is_kept(function))(function)
 
 
 def subkernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same for what only kernels call: it gets no entry from Python, which halves its compilation."""
-    is_kept = kept_code() is not None
+    is_kept = _is_kept(function)
     return numba.njit(nogil=True, cache=is_kept, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
+def _is_kept(function: Callable[..., Any]) -> bool:
+    """Whether the code of this function can be kept; numba is told where."""
+    root = function.__module__.partition(".")[0]
+    place = kept_code(root if root in _WITH_KERNELS else "pipelines")
+    if place is not None:
+        numba.config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
+    return place is not None
+
+
 @functools.cache
-def kept_code() -> Path | None:
-    """The folder of compiled code, only ours to write; None where there is none."""
+def kept_code(root: str = "pipelines") -> Path | None:
+    """The folder of compiled code of a root package, only ours to write; None where there is none."""
     if given := os.environ.get("NUMBA_CACHE_DIR"):
         return Path(given)
-    digest = _sources_digest()
+    digest = _sources_digest(root)
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
     places = [Path(home, "gristmill", "kernels"), Path(tempfile.gettempdir(), f"gristmill-kernels-{os.getuid()}")]
     if sys.prefix != sys.base_prefix:  # a virtual environment keeps it for every home, and goes with it
@@ -58,15 +69,14 @@ def kept_code() -> Path | None:
                 pass
         except OSError:
             continue
-        numba.config.CACHE_DIR = str(place)  # pyright: ignore[reportAttributeAccessIssue]
         return place
     return None
 
 
-def _sources_digest() -> str:
+def _sources_digest(root: str) -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for package in _WITH_KERNELS:
-        for name, body in _sources(files("pipelines").joinpath(*package.split("/")), package):
+    for package in _WITH_KERNELS[root]:
+        for name, body in _sources(files(root).joinpath(*package.split("/")), package):
             digest.update(f"{name}\0{len(body)}\0".encode())
             digest.update(body)
     return digest.hexdigest()[:16]

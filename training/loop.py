@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -19,19 +20,22 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import ConflictError, GristmillError, InputError
+from pipelines.errors import ConflictError, GristmillError, InputError, IntegrityError
 from training.checkpoint.reader import CheckpointReader
-from training.checkpoint.saved import Progress, restore, save
+from training.checkpoint.saved import Progress, Save, restore
+from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine, EngineConfig
 from training.metrics import MetricsWriter
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.model.decoder import Decoder, ModelConfig
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
+from training.start import first_weights
 
 LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
+VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
-_GO_ON, _STOP, _OVERTAKEN = 0, 1, 2
+_GO_ON, _STOP, _OVERTAKEN, _AMENDED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +46,11 @@ class LoopSettings:
     micro_batch_rows: int = 8
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
     checkpoint_every_steps: int = 50
+    background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
     probe_rows: int = 4
-    rows_ahead: int = 64
-    requests_in_flight: int = 8
+    rows_ahead: int = 256
+    requests_in_flight: int = 64
+    max_voids_of_a_shard: int = 3  # pages that stayed corrupt; also at most VOID_SHARE of the plan's tokens
     max_dropped_updates: int = 20  # in a row
     control_every_s: float = 2.0  # how often rank 0 looks for a request to stop, and shows itself
 
@@ -82,8 +88,8 @@ def train(
         for batch in stream:
             started = time.perf_counter()
             tokens, rows, order = attempt.agree(batch)
-            if order == _OVERTAKEN:
-                raise attempt.overtaken()
+            if order in (_OVERTAKEN, _AMENDED):
+                raise attempt.overtaken(order)
             if order == _STOP:
                 break
             rate = attempt.schedule.learning_rate(batch.batch.end, attempt.plan.end_position)
@@ -97,9 +103,12 @@ def train(
                 "batch_tokens": tokens,
                 "applied": applied,
                 "seconds": time.perf_counter() - started,
+                "data_wait_seconds": batch.waited_s,
+                "save_wait_seconds": attempt.take_stall(),
             }
             attempt.record(metrics)
             on_step(metrics)
+            attempt.commit_uploaded()
             if attempt.progress.step % settings.checkpoint_every_steps == 0:
                 attempt.save()
     return attempt.close()
@@ -116,17 +125,21 @@ class _Attempt:
             raise InputError(f"run {run!r} has no plan")
         self._store, self._run, self._settings, self._writer = store, run, settings, writer
         self._number, self._folder = number, f"attempt-{number:04d}"
-        self._source = RowSource(store, state.plan)
+        self._source = RowSource(store, state.plan, in_flight=settings.requests_in_flight)
         rows = min(settings.probe_rows, self._source.batches.rows)
         self._probe = [self._source.row(self._source.batches.select(i)) for i in range(rows)]
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
-        model = initialise(Decoder(self._model), state.recipe["seed"])
+        model = first_weights(store, Decoder(self._model), state.recipe["seed"], state.recipe.get("start"))
         self._engine = Engine(model, config, self._source.shards.special)
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None
         self._looked, self._shown = time.monotonic(), -1e9
         self._dropped, self._saved_step = 0, -1
+        self._voids: list[dict[str, Any]] = []
+        self._in_flight: Save | None = None
+        self._stalled = 0.0
+        self._are_uploaded = False
         self._facts: dict[str, Any] = {
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
             "parent": None,
@@ -159,7 +172,6 @@ class _Attempt:
             world_size=self._engine.world_size,
             start_step=self._source.batches.step_at(self.progress.position),
             rows_ahead=self._settings.rows_ahead,
-            requests_in_flight=self._settings.requests_in_flight,
         )
 
     def agree(self, batch: StepRows) -> tuple[int, int, int]:
@@ -170,13 +182,40 @@ class _Attempt:
             state = self._writer.log.refresh()
             if state.attempt != self._writer.number:
                 order = _OVERTAKEN
-            elif state.stop_requested:
+            elif state.revision != self._writer.revision and self.progress.position > state.amended_from:
+                order = _AMENDED
+            elif state.stop_requested or state.revision != self._writer.revision:
                 order = _STOP
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        vector = torch.tensor([batch.trained_tokens, digest, order], dtype=torch.int64, device=self._engine.device)
+        is_uploaded = self._in_flight is not None and self._in_flight.is_uploaded
+        facts = [batch.trained_tokens, digest, order, len(batch.voids), is_uploaded]
+        vector = torch.tensor(facts, dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
-        tokens, digest, order = (int(value) for value in vector.tolist())
+        tokens, digest, order, voids, uploaded = (int(value) for value in vector.tolist())
+        self._are_uploaded = uploaded == self._engine.world_size
+        if voids:
+            self._add_voids(batch.voids)
         return tokens, digest % (1 << 64), order
+
+    def _add_voids(self, mine: list[Void]) -> None:
+        """Keep what any rank had to mask in this step, for the next checkpoint; past the budget the run ends."""
+        every: list[list[Void]] = [[] for _ in range(self._engine.world_size)]
+        torch.distributed.all_gather_object(every, mine)
+        self._voids += [void._asdict() for voids in every for void in voids]
+        masked = sum(void["tokens"] for void in self._voids)
+        total = self.plan.segments[0].sequence_length * self.plan.end_position
+        pages = {(void["shard"], void["page"]) for void in self._voids}
+        worst, most = Counter(shard for shard, _ in pages).most_common(1)[0]
+        if most >= self._settings.max_voids_of_a_shard or (len(pages) > 1 and masked > VOID_SHARE * total):
+            last = self._voids[-1]
+            raise IntegrityError(
+                f"run {self._run!r}: {len(pages)} corrupt pages ({masked} tokens) were masked up to step "
+                f"{self.progress.step}, {most} of them in {worst}; the last is page {last['page']} of "
+                f"{last['shard']} ({last['evidence']})",
+                key=worst,
+                mend="put the object back from a copy (its sha256 is in the manifest's part list); "
+                "the same command goes on from the newest checkpoint",
+            )
 
     def update(self, batch: StepRows, tokens: int, rate: float) -> tuple[float, float, bool]:
         """One optimizer step: (global loss, gradient norm, was it applied).  Without labels there is none."""
@@ -212,36 +251,65 @@ class _Attempt:
                 self._metrics.show({**metrics, "steps": self._source.batches.steps, "attempt": self._folder})
 
     def save(self) -> None:
-        """Metrics first, then the checkpoint that covers them."""
+        """Metrics first, then the checkpoint that covers them; one is in flight at a time."""
+        began = time.perf_counter()
+        self._commit()
         if self._metrics is not None:
             self._metrics.flush()
-        save(
+        self._in_flight = Save(
             self._engine,
             self._store,
             self._run,
-            self._writer,
             self.progress,
             folder=self._folder,
             model=self._model,
             probe=self._probe,
-            facts={**self._facts, "loss": self.loss},
+            facts={**self._facts, "loss": self.loss, "voids": list(self._voids)},
         )
         self._saved_step = self.progress.step
+        if not self._settings.background_saves:
+            self._commit()
+        self._stalled = time.perf_counter() - began
+
+    def take_stall(self) -> float:
+        """Seconds that training has waited for a checkpoint since the last step."""
+        stalled, self._stalled = self._stalled, 0.0
+        return stalled
+
+    def commit_uploaded(self) -> None:
+        """Commit the checkpoint in flight where all ranks said that it is uploaded."""
+        if self._are_uploaded:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._in_flight is None:
+            return
+        self._in_flight.commit(self._writer)
+        self._in_flight, self._are_uploaded = None, False
         if self._writer is not None:
             self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
 
     def close(self) -> TrainingEnd:
         """Save what is not saved, and say in the chain how the attempt ended."""
         finished = self.progress.step == self._source.batches.steps
+        if self._writer is not None and self._writer.log.refresh().revision != self._writer.revision:
+            finished = False  # there is more to train, by a newer plan
         if self._saved_step != self.progress.step:
             self.save()
+        self._commit()
         if self._writer is not None:
             self._writer.add("finished" if finished else "stopped", {"loss": self.loss, **self.progress.to_json()})
         torch.distributed.barrier()
         return TrainingEnd(progress=self.progress, loss=self.loss, finished=finished)
 
-    def overtaken(self) -> ConflictError:
-        """What every rank leaves with where a newer attempt has the run."""
+    def overtaken(self, order: int) -> ConflictError:
+        """What every rank leaves with where a newer attempt, or a newer plan of what it has trained, has the run."""
+        if order == _AMENDED:
+            return ConflictError(
+                f"run {self._run!r} was amended from a position on that lies before {self.progress.position}; what "
+                f"attempt {self._number} trained after its newest checkpoint is dropped",
+                mend="the same command goes on from the newest checkpoint, by the new plan",
+            )
         return ConflictError(
             f"run {self._run!r}: a newer attempt than {self._number} was opened; this one may write nothing more",
             mend="let the newer attempt train; nothing was lost",
@@ -251,6 +319,7 @@ class _Attempt:
         parent = _named(entry)
         reader = CheckpointReader(self._store, parent["key"], parent["sha256"])
         self.progress, self.loss = restore(self._engine, reader, self._probe), entry["loss"]
+        self._voids = list(reader.body.get("voids", ()))
         self._facts["parent"], self._saved_step = parent, self.progress.step
 
 

@@ -26,12 +26,19 @@ KINDS = ("plan", "attempt", "checkpoint", "finished", "stopped", "control")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunState:
-    """What the entries up to `number` say; plan and recipe (model, schedule, optimizer) are the newest."""
+    """What the entries up to `number` say; plan and recipe (model, schedule, optimizer) are the newest.
+
+    `first_plan` and `first_recipe` are those that the run began with, `amended_from` the first position at which the
+    newest revision differs from the one before.
+    """
 
     number: int = 0
     revision: int = 0
     plan: Plan | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
+    first_plan: Plan | None = None
+    first_recipe: dict[str, Any] = field(default_factory=dict)
+    amended_from: int = 0
     attempt: int = 0
     attempt_by: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
@@ -50,7 +57,10 @@ def fold(state: RunState, number: int, entry: dict[str, Any]) -> RunState:
     state = replace(state, number=number)
     if kind == "plan":
         plan = read_plan(entry["plan"], sha256=entry["sha256"])
-        return replace(state, revision=entry["revision"], plan=plan, recipe=entry["recipe"])
+        state = replace(state, revision=entry["revision"], plan=plan, recipe=entry["recipe"], finished=None)
+        if entry["revision"] == 1:
+            return replace(state, first_plan=plan, first_recipe=entry["recipe"])
+        return replace(state, amended_from=entry["from_position"])
     if kind == "attempt":
         return replace(state, attempt=entry["attempt"], attempt_by=entry["by"], stop_requested=False)
     if kind == "checkpoint":
@@ -89,6 +99,25 @@ class RunLog:
             state = fold(state, found, entry)
         return state
 
+    def entries(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """(number, entry) of every entry of a kind."""
+        return [(number, entry) for number, entry in self._chain.entries() if entry["kind"] == kind]
+
+    def checkpoint_of(self, step: int | None) -> dict[str, Any]:
+        """The entry of the checkpoint of a step, with its number; the newest where `step` is None.
+
+        InputError that names those there are.
+        """
+        found = {entry["step"]: {**entry, "number": number} for number, entry in self.entries("checkpoint")}
+        if step is None and self.state.checkpoint is not None:
+            return self.state.checkpoint
+        if step not in found:
+            raise InputError(
+                f"run {self.name!r} has no checkpoint" + ("" if step is None else f" of step {step}"),
+                mend=f"there are checkpoints of steps {sorted(found)[-20:]}",
+            )
+        return found[step]
+
     def write_plan(self, plan: Plan, recipe: dict[str, Any]) -> None:
         """Revision 1 of a new run; where it exists already, the same one is fine and another is refused."""
         if self.state.plan is None:
@@ -104,14 +133,52 @@ class RunLog:
             self.refresh()
         if differences := self.differences(plan, recipe):
             raise ConfigError(
-                f"run {self.name!r} has plan revision {self.state.revision} with another "
-                + "; another ".join(differences),
-                mend="give the run another name (changing a run on its way is not part of this version)",
+                f"run {self.name!r} was planned with another " + "; another ".join(differences),
+                mend=f"give the run another name, or change it on its way: `gristmill runs amend {self.name}`",
             )
 
+    def revise(self, plan: Plan, recipe: dict[str, Any], *, from_position: int, note: dict[str, Any]) -> int:
+        """Add the next revision, its number; `note` says what was asked.  The rows before `from_position` stay.
+
+        ConfigError where the newest checkpoint lies beyond it.
+        """
+        while True:
+            state = self.state
+            if state.plan is None:
+                raise InputError(f"run {self.name!r} has no plan in {self.store.location}")
+            reached = (state.checkpoint or {}).get("position", 0)
+            if reached > from_position:
+                raise ConfigError(
+                    f"run {self.name!r} has a checkpoint at position {reached}, after {from_position}",
+                    mend=f"amend from position {reached} on, or `gristmill runs branch {self.name}@STEP` for a new run",
+                )
+            entry = {
+                "revision": state.revision + 1,
+                "parent_sha256": state.plan.sha256,
+                "from_position": from_position,
+                "plan": plan.to_json(),
+                "sha256": plan.sha256,
+                "recipe": recipe,
+                "note": note,
+            }
+            if self._try("plan", entry):
+                return entry["revision"]
+            revision = state.revision
+            if self.refresh().revision != revision:
+                raise ConflictError(f"run {self.name!r} was amended by somebody else at this moment", mend="look again")
+
+    def begin_branch(
+        self, plan: Plan, recipe: dict[str, Any], checkpoint: dict[str, Any], note: dict[str, Any]
+    ) -> None:
+        """The chain of a new run that goes on from another's checkpoint; ConflictError where the name is taken."""
+        first = {"revision": 1, "parent_sha256": None, "plan": plan.to_json(), "sha256": plan.sha256, "recipe": recipe}
+        if self.state.number or not self._try("plan", {**first, "note": note}):
+            raise ConflictError(f"there is a run {self.name!r} already", mend="give the branch another name (--name)")
+        self._try("checkpoint", {**checkpoint, "branched_from": note})
+
     def differences(self, plan: Plan, recipe: dict[str, Any]) -> list[str]:
-        """What differs from the newest revision, as a person reads it."""
-        known = self.state.plan
+        """What differs from the plan that the run began with, as a person reads it."""
+        known = self.state.first_plan
         if known is None:
             return []
         ours, theirs = plan.to_json(), known.to_json()
@@ -124,9 +191,10 @@ class RunLog:
             found += [
                 f"{key}: {before[key]} there, {now[key]} now" for key in now if before.get(key) != now[key]
             ]
-        for key in sorted(recipe.keys() | self.state.recipe.keys()):
-            if recipe.get(key) != self.state.recipe.get(key):
-                found.append(f"{key}: {self.state.recipe.get(key)} there, {recipe.get(key)} now")
+        before = self.state.first_recipe
+        for key in sorted(recipe.keys() | before.keys()):
+            if recipe.get(key) != before.get(key):
+                found.append(f"{key}: {before.get(key)} there, {recipe.get(key)} now")
         return found
 
     def _try(self, kind: str, entry: dict[str, Any]) -> bool:
@@ -150,7 +218,7 @@ class Attempt:
         self.log = log
         while not log._try("attempt", {"attempt": log.state.attempt + 1, "by": by}):
             log.refresh()
-        self.number = log.state.attempt
+        self.number, self.revision = log.state.attempt, log.state.revision
 
     @property
     def folder(self) -> str:
@@ -158,12 +226,23 @@ class Attempt:
         return f"attempt-{self.number:04d}"
 
     def add(self, kind: str, entry: dict[str, Any]) -> int:
-        """Append an entry, its number; ConflictError where a newer attempt has the run."""
-        self.require_newest()
-        while not self.log._try(kind, {**entry, "attempt": self.number}):
-            self.log.refresh()
+        """Append an entry, its number; ConflictError where a newer attempt has the run, or a newer plan these rows."""
+        while True:
             self.require_newest()
-        return self.log.state.number
+            self.require_plan(entry.get("position", 0))
+            if self.log._try(kind, {**entry, "attempt": self.number}):
+                return self.log.state.number
+            self.log.refresh()
+
+    def require_plan(self, position: int) -> None:
+        """ConflictError where the run was amended from a position on that lies before this one."""
+        state = self.log.state
+        if state.revision != self.revision and position > state.amended_from:
+            raise ConflictError(
+                f"run {self.log.name!r} was amended from position {state.amended_from} on; attempt {self.number} has "
+                f"trained to {position} by the plan before, which is dropped",
+                mend="the same command goes on from the newest checkpoint, by the new plan",
+            )
 
     def require_newest(self) -> None:
         """ConflictError where the entries read so far hold a newer attempt."""

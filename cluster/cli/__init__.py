@@ -26,7 +26,7 @@ _COMMANDS = {
     "explain": "what happened to a URL or a document, and why",
     "takedown": "remove pages everywhere, and prove it: add, apply, verify, purge",
     "config": "settings of a job, with defaults, units and origins",
-    "runs": "training runs: ls, show, resume",
+    "runs": "training runs: ls, show, stop, resume, amend, branch, compare, export",
     "submit": "send a job to a cluster",
     "cluster": "Spark and Ray on this machine: up, down, status",
     "doctor": "what works here, and what to do where it does not",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
 
+from cluster.cli.explain_run import STEP, show_runs, show_step
 from cluster.cli.options import clip, open_root, print_json, visible, with_json, with_root
 from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
+from pipelines.datasets.store import Store
+from pipelines.errors import SetupError
 from pipelines.takedown.listing import part_keys, read_listed
 
+_ID = re.compile("[0-9a-f]{32}")
 _ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
 _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
 
@@ -23,22 +28,21 @@ _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
 def command(what: str, root: str | None, as_json: bool) -> None:
     """Tell what happened to a page. WHAT is its URL or its document id (32 hex).
 
-    Scans the latest versions: meant for small datasets.
+    Scans the latest versions: meant for small datasets. RUN@STEP shows the rows of
+    a training step, RUN@STEP:ROW the documents of one of them.
     """
     store = open_root(root)
-    there = [n for n in names_of(store) if not n.startswith("artifacts/")]
-    names = [n for n in _ORDER if n in there and n in _SHOWN] + [n for n in there if n not in _ORDER]
-    ids = {what}
-    rows: list[dict[str, Any]] = []
-    for name in names:
-        dataset = open_dataset(store, name)
-        for wanted in sorted(ids):
-            for row in dataset.explain(wanted):
-                if row not in rows:
-                    rows.append(row)
-        ids |= {r["id"] for r in rows if r.get("id") and r["dataset"] == "documents"}
+    if step := STEP.fullmatch(what):
+        show_step(store, step["run"], int(step["step"]), int(step["row"]) if step["row"] else None, as_json)
+        return
+    ids, rows = _find(store, what)
+    try:
+        seen = [{"document": i, **run} for i in sorted(ids) if _ID.fullmatch(i) for run in show_runs(store, i)]
+    except SetupError as error:
+        seen = []
+        click.echo(f"training runs are not looked at: {error.message} ({error.mend})", err=True)
     if as_json:
-        print_json({"root": store.location, "what": what, "found": rows})
+        print_json({"root": store.location, "what": what, "found": rows, "runs": seen})
         return
     click.echo(f"root: {store.location}")
     listed = read_listed(store, part_keys(store)).kind_of(what)
@@ -51,6 +55,27 @@ def command(what: str, root: str | None, as_json: bool) -> None:
         return
     for row in sorted(rows, key=lambda r: r["role"] != "ledger"):  # the verdict first, then what it rests on
         _show(row)
+    for run in seen:
+        steps = ", ".join(map(str, run["steps"][:20]))
+        click.echo(
+            f"\nrun {run['run']}: planned in steps {steps}; {len(run['seen'])} of {len(run['steps'])} are trained"
+        )
+
+
+def _find(store: Store, what: str) -> tuple[set[str], list[dict[str, Any]]]:
+    """(the ids that are meant, what each dataset and ledger says of them)."""
+    there = [n for n in names_of(store) if not n.startswith("artifacts/")]
+    names = [n for n in _ORDER if n in there and n in _SHOWN] + [n for n in there if n not in _ORDER]
+    ids = {what}
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        dataset = open_dataset(store, name)
+        for wanted in sorted(ids):
+            for row in dataset.explain(wanted):
+                if row not in rows:
+                    rows.append(row)
+        ids |= {r["id"] for r in rows if r.get("id") and r["dataset"] == "documents"}
+    return ids, rows
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cluster.cli import runs_change, runs_export
 from cluster.cli.options import find_root, open_root, print_json, print_table, visible, with_json, with_root
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
@@ -91,7 +92,9 @@ def _tell(entry: dict[str, Any]) -> str:
     if kind == "attempt":
         return f"{entry['attempt']}: " + ", ".join(f"{k} {v}" for k, v in entry["by"].items())
     if kind == "plan":
-        return f"revision {entry['revision']}, sha256 {entry['sha256'][:12]}"
+        change = f", {entry['note']}" if entry.get("note") else ""
+        since = f" from position {entry['from_position']}" if "from_position" in entry else ""
+        return f"revision {entry['revision']}{since}, sha256 {entry['sha256'][:12]}{change}"
     if kind == "control":
         return str(entry.get("action"))
     shown = {k: v for k, v in entry.items() if isinstance(v, int | float | str) and k in ("step", "position", "loss")}
@@ -132,3 +135,7 @@ def resume(name: str, cluster_name: str, wait: bool, root: str | None, as_json: 
         click.echo(f"submitted {again.submission_id} to {target.ray_dashboard}; root {find_root(root)}", err=True)
     if wait:
         ray_jobs.follow(target, again.submission_id, write=lambda text: click.echo(text, nl=False, err=True))
+
+
+for _changing in (runs_change.amend, runs_change.branch, runs_change.compare, runs_export.export):
+    command.add_command(_changing)

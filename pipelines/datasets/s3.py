@@ -79,6 +79,16 @@ class S3Store:
             bytes(b) for b in self._call(key, lambda: obstore.get_ranges(self._store, key, starts=starts, ends=ends))
         ]
 
+    async def get_range_async(self, key: str, start: int, end: int) -> bytes:
+        """Bytes [start, end), cut short at the object's end; for callers that keep many requests in flight."""
+        check_key(key)
+        try:
+            return bytes(await obstore.get_range_async(self._store, key, start=start, end=end))
+        except (refused.NotFoundError, FileNotFoundError) as e:
+            raise self._not_found(key, e) from None
+        except (refused.BaseError, OSError) as e:
+            raise _explained(self.location, key, e) from None
+
     def put(self, key: str, body: bytes, *, create_only: bool = False) -> bool:
         """Single request up to 32 MiB and always when create-only; multipart above."""
         check_key(key)

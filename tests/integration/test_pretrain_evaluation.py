@@ -98,6 +98,35 @@ def test_the_way_back_names_the_document_of_a_trained_token(root):
     assert (17, 0) in places
 
 
+def test_the_command_names_the_documents_of_a_step_and_exports_a_checkpoint(root, tmp_path):
+    from click.testing import CliRunner
+
+    from cluster.cli import explain, runs
+    from training.checkpoint.reader import CheckpointReader
+    from training.checkpoint.saved import load_decoder
+    from training.model.decoder import Decoder
+    from training.model.llama import load_llama
+
+    def call(command, *arguments: str) -> str:
+        done = CliRunner().invoke(command, [*arguments, "--root", root], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output
+
+    shown = json.loads(call(explain.command, "tiny@3:1", "--json"))["rows"][0]
+    rows = open_dataset(open_store(root), "corpus").to_arrow(["id", "url"]).to_pylist()
+    corpus = {row["id"]: row["url"] for row in rows}
+    assert shown["documents"]
+    for document in shown["documents"]:
+        assert corpus[document["id"]] == document["url"]
+        assert 3 in json.loads(call(explain.command, document["id"], "--json"))["runs"][0]["steps"]
+    call(runs.command, "export", "tiny", str(tmp_path / "hf"), "--dtype", "float32")
+    assert (tmp_path / "hf" / "tokenizer.model").is_file()
+    entry = RunLog(open_store(root), "tiny").state.checkpoint
+    model = load_decoder(CheckpointReader(open_store(root), entry["key"], entry["sha256"]))
+    again = load_llama(Decoder(model.config), tmp_path / "hf")
+    assert all((one == two).all() for one, two in zip(model.parameters(), again.parameters(), strict=True))
+
+
 def test_the_evaluation_scores_each_heldout_document_whole_by_language_and_source(root):
     context = Context(store=open_store(root))
     [manifest] = evaluate_model.run(evaluate_model.Config(new_tokens=8), context)

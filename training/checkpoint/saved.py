@@ -1,16 +1,17 @@
 """Saving a run's state and going on from it, at any world size and ZeRO stage.
 
-Every rank uploads the slices that it owns under its attempt; the hashes of their tables are gathered, which
-is also the proof that all uploads are done; then rank 0 puts the checkpoint's JSON and adds it to the run's
-chain. A checkpoint exists when the chain says so. What is saved of the data stream is one integer. The loss
-on a fixed probe batch is stored and compared after every load: weights that were restored wrongly are found
-before they train.
+Every rank copies the slices that it owns to host memory and uploads them from a thread, under its attempt, while
+training goes on; the hashes of their tables are gathered, which is also the proof that all uploads are done; then rank
+0 puts the checkpoint's JSON and adds it to the run's chain. A checkpoint exists when the chain says so. What is saved
+of the data stream is one integer. The loss on a fixed probe batch is stored and compared after every load: weights
+that were restored wrongly are found before they train.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
@@ -19,9 +20,9 @@ import numpy as np
 import torch
 
 from pipelines.datasets.store import Store
-from pipelines.errors import IntegrityError
+from pipelines.errors import GristmillError, IntegrityError, StoreError
 from training.checkpoint.reader import FORMAT, CheckpointReader
-from training.checkpoint.slices import OwnedRun, table_key, write_slices
+from training.checkpoint.slices import STATES, OwnedRun, table_key, write_slices
 from training.data.rows import RowArrays, chain_digest
 from training.model.decoder import Decoder, ModelConfig, initialise
 from training.run_log import Attempt
@@ -93,45 +94,102 @@ class Progress:
         return cls(**{**body, "digest": int(body["digest"], 16)})
 
 
-def save(
-    engine: TrainedModel,
-    store: Store,
-    run: str,
-    attempt: Attempt | None,
-    progress: Progress,
-    *,
-    folder: str,
-    model: ModelConfig,
-    probe: Sequence[RowArrays],
-    facts: dict[str, Any],
-) -> float:
-    """Commit a checkpoint of this moment; the probe loss.  Collective: rank 0 passes its attempt.
+@dataclass(frozen=True, slots=True, eq=False)
+class _HostRun:
+    """A copy of an owned run in host memory."""
 
-    `facts` are the caller's fields of the checkpoint (plan revision and hash, parent checkpoint, tokenizer).
+    parameter: str
+    offset: int
+    tensors: dict[str, torch.Tensor]
+
+
+class Save:
+    """A checkpoint of this moment on its way to the store: copied now, uploaded by a thread, committed later.
+
+    Made on every rank at the same step; the thread takes part in no collective. `facts` are the caller's fields of the
+    checkpoint (plan revision and hash, parent checkpoint, tokenizer).
     """
-    probe_loss = _probe_loss(engine, probe)
-    where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
-    mine = write_slices(store, where, engine.rank, engine.fragments(owned=True), engine.shapes)
-    tables = _gather_hashes(mine, engine)
-    if attempt is not None:
+
+    def __init__(
+        self,
+        engine: TrainedModel,
+        store: Store,
+        run: str,
+        progress: Progress,
+        *,
+        folder: str,
+        model: ModelConfig,
+        probe: Sequence[RowArrays],
+        facts: dict[str, Any],
+    ) -> None:
+        """Take the probe loss and the copies: what training waits for."""
+        self._engine, self._store, self._run, self._model = engine, store, run, model
+        self.progress, self._probe, self._facts = progress, probe, facts
+        self._probe_loss = _probe_loss(engine, probe)
+        self._where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
+        self._adam_steps = engine.adam_steps
+        self._copies = [
+            _HostRun(r.parameter, r.offset, {s: r.tensors[s].detach().to("cpu", copy=True) for s in STATES})
+            for r in engine.fragments(owned=True)
+        ]
+        self._sha256: str | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._upload, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_uploaded(self) -> bool:
+        """Whether this rank's part is in the store, or has failed."""
+        return not self._thread.is_alive()
+
+    def commit(self, attempt: Attempt | None) -> None:
+        """Wait for all ranks' uploads, then rank 0 (which passes its attempt) adds the checkpoint.  Collective.
+
+        StoreError on every rank where a rank could not upload.
+        """
+        self._thread.join()
+        tables = _gather_hashes(self._sha256 or "00" * 32, self._engine)
+        if failed := [rank for rank, sha256 in enumerate(tables) if sha256 == "00" * 32]:
+            if isinstance(self._error, GristmillError):
+                raise self._error
+            raise StoreError(
+                f"run {self._run!r}: rank {failed[0]} could not save its part of step {self.progress.step}"
+                + (f": {self._error!r}" if self._error else ""),
+                key=self._where,
+                mend="the same command goes on from the newest checkpoint",
+            )
+        if attempt is not None:
+            self._add(attempt, tables)
+
+    def _upload(self) -> None:
+        try:
+            self._sha256 = write_slices(
+                self._store, self._where, self._engine.rank, self._copies, self._engine.shapes
+            )
+        except BaseException as error:  # noqa: BLE001
+            self._error = error  # told at the commit, on every rank
+        self._copies = []
+
+    def _add(self, attempt: Attempt, tables: list[str]) -> None:
+        engine = self._engine
         body = {
             "format": FORMAT,
-            "run": run,
+            "run": self._run,
             "attempt": attempt.number,
-            **facts,
-            "progress": progress.to_json(),
-            "adam_steps": {"decayed": engine.adam_steps, "not_decayed": engine.adam_steps},
-            "model": model.to_json(),
+            **self._facts,
+            "progress": self.progress.to_json(),
+            "adam_steps": {"decayed": self._adam_steps, "not_decayed": self._adam_steps},
+            "model": self._model.to_json(),
             "parameters": [
                 {"name": name, "shape": list(shape), "decayed": name in engine.decayed}
                 for name, shape in engine.shapes.items()
             ],
-            "tied": {"unembedding.weight": "embedding.weight"} if model.tied_embeddings else {},
+            "tied": {"unembedding.weight": "embedding.weight"} if self._model.tied_embeddings else {},
             "slice_tables": [
-                {"rank": rank, "key": table_key(where, rank, sha256), "sha256": sha256}
+                {"rank": rank, "key": table_key(self._where, rank, sha256), "sha256": sha256}
                 for rank, sha256 in enumerate(tables)
             ],
-            "probe": {"loss": probe_loss, "positions": [row.position for row in probe]},
+            "probe": {"loss": self._probe_loss, "positions": [row.position for row in self._probe]},
             "written_by": {
                 "world_size": engine.world_size,
                 "zero_stage": engine.zero_stage,
@@ -141,10 +199,10 @@ def save(
         }
         encoded = (json.dumps(body, indent=1) + "\n").encode()
         sha256 = hashlib.sha256(encoded).hexdigest()
-        key = f"{where}/checkpoint-{sha256[:16]}.json"
-        store.put(key, encoded)
-        attempt.add("checkpoint", {"key": key, "sha256": sha256, "loss": facts.get("loss"), **progress.to_json()})
-    return probe_loss
+        key = f"{self._where}/checkpoint-{sha256[:16]}.json"
+        self._store.put(key, encoded)
+        told = {"key": key, "sha256": sha256, "loss": self._facts.get("loss"), **self.progress.to_json()}
+        attempt.add("checkpoint", told)
 
 
 @torch.no_grad()

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from pipelines.errors import ConfigError, IntegrityError
 from training.data.cells import CellGeometry
-from training.data.laps import CellStream, Piece
+from training.data.compiled import CompiledSegment, RowSpans
+from training.data.laps import CellStream
 from training.data.mixture import Mixture
 from training.data.plan import CellPlan, DatasetPin, Plan, Segment
 
@@ -28,8 +31,7 @@ class ShardSizes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RowSpan:
+class RowSpan(NamedTuple):
     """Tokens [first, first + tokens) of shard number `shard` of cell `cell` in dataset number `dataset`."""
 
     dataset: int
@@ -39,15 +41,13 @@ class RowSpan:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """Where one row comes from.  `spans` are in reading order; each starts a new document."""
 
     position: int
     segment: int
     cell: int
     k: int
-    pieces: tuple[Piece, ...]
     spans: tuple[RowSpan, ...]
 
 
@@ -60,6 +60,7 @@ class Order:
         self._starts = [segment.from_position for segment in plan.segments]
         self._mixtures: list[Mixture] = []
         self._streams: list[list[CellStream]] = []
+        self._compiled: list[CompiledSegment | None] = [None] * len(plan.segments)
         known: dict[str, CellStream] = {}
         for number, segment in enumerate(plan.segments):
             self._require_all_cells(known, segment)
@@ -78,15 +79,34 @@ class Order:
         """The row at a position."""
         number = self.segment_of(position)
         segment = self.plan.segments[number]
-        c, k = self._mixtures[number].locate(position - segment.from_position)
-        stream, cell = self._streams[number][c], segment.cells[c]
-        pieces = stream.pieces(k * segment.sequence_length, segment.sequence_length)
-        spans = tuple(
-            RowSpan(cell.dataset, cell.cell, span.shard, span.first, span.tokens)
-            for piece in pieces
-            for span in stream.spans(piece)
-        )
-        return Row(position, number, c, k, tuple(pieces), spans)
+        c, k = self._mixtures[number].locate(position - self._starts[number])
+        cell = segment.cells[c]
+        dataset, name = cell.dataset, cell.cell
+        spans = [RowSpan(dataset, name, *span) for span in self.compiled(number).row(c, k)]
+        return Row(position, number, c, k, tuple(spans))
+
+    def stream(self, number: int, cell: int) -> CellStream:
+        """The stream of cell number `cell` of segment `number`, at the segment's start."""
+        return self._streams[number][cell]
+
+    def rows_before(self, number: int, cell: int, q: int) -> int:
+        """Rows of the cell among the first q positions of the segment."""
+        return self._mixtures[number].count_before(cell, q)
+
+    def compiled(self, number: int) -> CompiledSegment:
+        """Segment `number` for whole batches of positions, made when it is first asked for."""
+        if self._compiled[number] is None:
+            length = self.plan.segments[number].sequence_length
+            self._compiled[number] = CompiledSegment(self._mixtures[number], self._streams[number], length)
+        return self._compiled[number]
+
+    def spans(self, positions: npt.NDArray[np.int64]) -> RowSpans:
+        """What `row` says of each position, which all lie in one segment; `RowSpans.cell` counts in its cells."""
+        number = self.segment_of(int(positions[0]))
+        for position in (int(positions.min()), int(positions.max())):
+            if self.segment_of(position) != number:
+                raise ConfigError(f"positions {int(positions[0])} and {position} are of two segments")
+        return self.compiled(number).spans(positions - self.plan.segments[number].from_position)
 
     def segment_of(self, position: int) -> int:
         """The number of the segment that holds the position."""
@@ -103,16 +123,13 @@ class Order:
             stream, mixture = self._streams[number][c], self._mixtures[number]
             if shard >= len(stream.geometry.shard_tokens):
                 continue
-            place = stream.geometry.place(shard, token)
             rows = mixture.count_before(c, self.plan.segment_end(number) - segment.from_position)
             end = rows * segment.sequence_length
-            lap = stream.lap
-            while (lap - stream.lap) * stream.geometry.tokens - stream.used < end:
-                t = stream.find(place, lap)
-                lap += 1
-                if t is not None and t < end:
-                    k, offset = divmod(t, segment.sequence_length)
-                    yield segment.from_position + mixture.position(c, k), offset
+            compiled, last = self.compiled(number), self.plan.segment_end(number) - segment.from_position
+            for ahead in range(-(-(stream.used + end) // stream.geometry.tokens)):
+                found = compiled.position(c, shard, token, ahead)
+                if found is not None and found[0] < last:
+                    yield segment.from_position + found[0], found[1]
 
     def laps_read(self) -> dict[str, float]:
         """Laps of every cell that the whole plan consumes; the last one as a share of its tokens."""
@@ -165,5 +182,5 @@ class Order:
 
 @lru_cache(maxsize=64)
 def _mixture(shares: tuple[int, ...]) -> Mixture:
-    """Segments of one plan often have the same shares; the tables are 0.7 MB and 50 ms."""
+    """Segments of one plan often have the same shares; the tables are 0.7 MB."""
     return Mixture(shares)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import ConfigError
+from pipelines.kernels import kernel, subkernel
 
 ROUNDS = 16
 FORMAT = b"gristmill.order/1\0"
@@ -23,22 +24,23 @@ _MASK = (1 << 64) - 1
 _MAX_ITEMS = 1 << 63
 
 
-def round_keys(*, seed: int, lap: int, growth: int, cell: str) -> tuple[int, ...]:
-    """The 16 keys of one order of one cell; `growth` counts how often the cell has grown in this lap."""
+def round_keys(*, seed: int, lap: int, growth: int, cell: str) -> npt.NDArray[np.uint64]:
+    """The (16,) keys of one order of one cell; `growth` counts how often the cell has grown in this lap."""
     for name, value in (("seed", seed), ("lap", lap), ("growth", growth)):
         if not 0 <= value <= _MASK:
             raise ConfigError(f"{name} is {value}; the order needs an integer in 0..2^64-1")
     message = FORMAT + b"".join(value.to_bytes(8, "little") for value in (seed, lap, growth)) + cell.encode()
     digest = hashlib.blake2b(message + b"\x00").digest() + hashlib.blake2b(message + b"\x01").digest()
-    return tuple(int.from_bytes(digest[i : i + 8], "little") for i in range(0, 8 * ROUNDS, 8))
+    return np.frombuffer(digest, "<u8").astype(np.uint64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Permutation:
-    """A bijection of 0..n-1, its inverse, and both on whole arrays."""
+    """A bijection of 0..n-1 and its inverse.  `sides`: the rectangle, a = ceil(sqrt n), b = ceil(n / a)."""
 
     n: int
-    keys: tuple[int, ...]
+    keys: npt.NDArray[np.uint64]
+    sides: tuple[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Refuse what the arithmetic does not cover."""
@@ -46,92 +48,84 @@ class Permutation:
             raise ConfigError(
                 f"a permutation needs 0 <= n < 2^63 and {ROUNDS} keys, got {self.n}, {len(self.keys)}"
             )
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """The rectangle: a = ceil(sqrt n), b = ceil(n / a)."""
-        a = math.isqrt(self.n - 1) + 1 if self.n > 0 else 1
-        return a, -(-self.n // a)
+        object.__setattr__(self, "sides", sides_of(self.n))
 
     def forward(self, x: int) -> int:
         """The item at place x."""
         self._check(x)
-        a, b = self.sides
-        while True:
-            left, right = divmod(x, b)
-            for i in range(0, ROUNDS, 2):
-                left = (left + _round(right, self.keys[i], a)) % a
-                right = (right + _round(left, self.keys[i + 1], b)) % b
-            x = left * b + right
-            if x < self.n:
-                return x
+        return _forward_one(x, self.n, *self.sides, self.keys)
 
     def inverse(self, y: int) -> int:
         """The place of item y."""
         self._check(y)
-        a, b = self.sides
-        while True:
-            left, right = divmod(y, b)
-            for i in range(ROUNDS - 2, -1, -2):
-                right = (right - _round(left, self.keys[i + 1], b)) % b
-                left = (left - _round(right, self.keys[i], a)) % a
-            y = left * b + right
-            if y < self.n:
-                return y
-
-    def forward_many(self, places: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """`forward` of every element; shape (m,) -> (m,)."""
-        return self._walk(places, forward=True)
-
-    def inverse_many(self, items: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """`inverse` of every element; shape (m,) -> (m,)."""
-        return self._walk(items, forward=False)
-
-    def _walk(self, values: npt.NDArray[np.integer], *, forward: bool) -> npt.NDArray[np.int64]:
-        result = np.array(values, dtype=np.int64)
-        if result.size and (result.min() < 0 or result.max() >= self.n):
-            self._check(int(result.min()))
-            self._check(int(result.max()))
-        todo = np.arange(result.size)
-        flat = result.reshape(-1)
-        while todo.size:
-            moved = self._rounds(flat[todo].astype(np.uint64), forward=forward)
-            flat[todo] = moved.astype(np.int64)
-            todo = todo[moved >= np.uint64(self.n)]
-        return result
-
-    def _rounds(self, x: npt.NDArray[np.uint64], *, forward: bool) -> npt.NDArray[np.uint64]:
-        a, b = (np.uint64(side) for side in self.sides)
-        left, right = x // b, x % b
-        if forward:
-            for i in range(0, ROUNDS, 2):
-                left = (left + _round_many(right, self.keys[i], a)) % a
-                right = (right + _round_many(left, self.keys[i + 1], b)) % b
-        else:
-            for i in range(ROUNDS - 2, -1, -2):
-                right = (right + (b - _round_many(left, self.keys[i + 1], b))) % b
-                left = (left + (a - _round_many(right, self.keys[i], a))) % a
-        return left * b + right
+        return _inverse_one(y, self.n, *self.sides, self.keys)
 
     def _check(self, value: int) -> None:
         if not 0 <= value < self.n:
             raise IndexError(f"{value} is outside 0..{self.n - 1}")
 
 
-def _round(value: int, key: int, modulus: int) -> int:
-    return ((_mix(value ^ key) >> 32) * modulus) >> 32
+def sides_of(n: int) -> tuple[int, int]:
+    """The rectangle that covers n items: a = ceil(sqrt n), b = ceil(n / a)."""
+    a = math.isqrt(n - 1) + 1 if n > 0 else 1
+    return a, -(-n // a)
 
 
-def _mix(z: int) -> int:
-    """SplitMix64's finalizer."""
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-def _round_many(value: npt.NDArray[np.uint64], key: int, modulus: np.uint64) -> npt.NDArray[np.uint64]:
-    z = value ^ np.uint64(key)
+@subkernel
+def _round(value, key, modulus):
+    """SplitMix64's finalizer of value xor key, scaled to 0..modulus-1."""
+    z = value ^ key
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return ((z >> np.uint64(32)) * modulus) >> np.uint64(32)
+
+
+@subkernel
+def forward(x, n, side_a, side_b, keys):
+    """The item at place x, for kernels: int64 numbers, (16,) uint64 keys; nothing is checked."""
+    a, b, items = np.uint64(side_a), np.uint64(side_b), np.uint64(n)
+    y = np.uint64(x)
+    while True:
+        left = y // b
+        right = y - left * b
+        for i in range(0, ROUNDS, 2):
+            left += _round(right, keys[i], a)
+            if left >= a:
+                left -= a
+            right += _round(left, keys[i + 1], b)
+            if right >= b:
+                right -= b
+        y = left * b + right
+        if y < items:
+            return np.int64(y)
+
+
+@subkernel
+def inverse(x, n, side_a, side_b, keys):
+    """The place of item x, for kernels: int64 numbers, (16,) uint64 keys; nothing is checked."""
+    a, b, items = np.uint64(side_a), np.uint64(side_b), np.uint64(n)
+    y = np.uint64(x)
+    while True:
+        left = y // b
+        right = y - left * b
+        for i in range(ROUNDS - 2, -1, -2):
+            right += b - _round(left, keys[i + 1], b)
+            if right >= b:
+                right -= b
+            left += a - _round(right, keys[i], a)
+            if left >= a:
+                left -= a
+        y = left * b + right
+        if y < items:
+            return np.int64(y)
+
+
+@kernel
+def _forward_one(x, n, side_a, side_b, keys):
+    return forward(x, n, side_a, side_b, keys)
+
+
+@kernel
+def _inverse_one(x, n, side_a, side_b, keys):
+    return inverse(x, n, side_a, side_b, keys)

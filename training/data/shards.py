@@ -2,7 +2,7 @@
 
 Reads are whole 16 KiB pages of the `.bin` object by ranged GETs, each page checked against the shard's
 crc32c table (fetched lazily, itself checked against the manifest). A page that stays wrong after fresh
-reads raises: no wrong token ever reaches a row.
+reads gives filler and is told: no wrong token ever reaches a row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import crc32c
@@ -22,8 +22,9 @@ from pipelines.datasets.store import Store
 from pipelines.errors import InputError, IntegrityError
 from pipelines.tokens.lineage import with_takedowns
 from training.data.cells import CellGeometry
+from training.data.fetch import RangeFetcher
 from training.data.plan import DatasetPin
-from training.data.rows import SpecialTokens
+from training.data.rows import SpecialTokens, Void
 
 PAGE_BYTES = 16 * 1024
 READS_OF_A_CORRUPT_PAGE = 3
@@ -130,70 +131,101 @@ class TokenShards:
 class PageReader:
     """Checked token runs of shards, with a bounded cache of pages; safe to share between threads."""
 
-    def __init__(self, store: Store, *, cache_bytes: int = 64 << 20) -> None:
-        """`cache_bytes` bounds the pages kept; page tables are kept whole (4 bytes a page)."""
+    def __init__(self, store: Store, *, cache_bytes: int = 64 << 20, in_flight: int = 64) -> None:
+        """`cache_bytes` bounds the pages kept, 0 keeps none; page tables are kept whole (4 bytes a page)."""
         self._store = store
-        self._max_pages = max(cache_bytes // PAGE_BYTES, 1)
-        self._pages: OrderedDict[tuple[str, int], bytes] = OrderedDict()
-        self._tables: dict[str, npt.NDArray[np.uint32]] = {}
+        self._max_pages = cache_bytes // PAGE_BYTES
+        self._pages: OrderedDict[tuple[str, int], bytes | memoryview] = OrderedDict()
+        self._tables: dict[str, list[int]] = {}
         self._lock = threading.Lock()
+        self.fetcher = RangeFetcher(store, in_flight=in_flight)
 
-    def read(self, shard: Shard, dtype: np.dtype, first: int, tokens: int) -> npt.NDArray[np.integer]:
-        """Tokens [first, first + tokens) of a shard."""
-        if not 0 <= first <= first + tokens <= shard.tokens:
-            raise IntegrityError(
-                f"{shard.key} has {shard.tokens} tokens, not {first + tokens}", key=shard.key
-            )
-        start, end = first * dtype.itemsize, (first + tokens) * dtype.itemsize
-        numbers = range(start // PAGE_BYTES, -(-end // PAGE_BYTES))
-        pages = self._get_pages(shard, dtype, numbers)
-        body = b"".join(pages)[start - numbers.start * PAGE_BYTES :][: end - start]
-        return np.frombuffer(body, dtype=dtype)
+    def read(
+        self, runs: Sequence[tuple[Shard, int, int]], dtype: np.dtype, filler: int
+    ) -> tuple[npt.NDArray[np.integer], list[tuple[int, Void]]]:
+        """(the tokens of all runs, one after the other; what stayed corrupt, with the number of its run).
 
-    def _get_pages(self, shard: Shard, dtype: np.dtype, numbers: range) -> list[bytes]:
-        with self._lock:
-            found = {n: self._pages[shard.key, n] for n in numbers if (shard.key, n) in self._pages}
-            for n in found:
-                self._pages.move_to_end((shard.key, n))
-        missing = [n for n in numbers if n not in found]
-        if missing:
-            fresh = self._fetch(shard, dtype, missing)
-            found.update(fresh)
+        A run is (shard, first, tokens). Tokens of a page that stays corrupt over fresh reads are `filler`.
+        """
+        wanted: dict[str, tuple[Shard, set[int]]] = {}
+        size = dtype.itemsize
+        for shard, first, tokens in runs:
+            if not 0 <= first <= first + tokens <= shard.tokens:
+                raise IntegrityError(f"{shard.key} has {shard.tokens} tokens, not {first + tokens}", key=shard.key)
+            pages = wanted.setdefault(shard.key, (shard, set()))[1]
+            pages.update(range(first * size // PAGE_BYTES, -(-(first + tokens) * size // PAGE_BYTES)))
+        found, corrupt = self._get(wanted, dtype)
+        flat = np.empty(sum(run[2] for run in runs), dtype)
+        voids: list[tuple[int, Void]] = []
+        at = 0
+        for number, (shard, first, tokens) in enumerate(runs):
+            end = at + tokens
+            while at < end:
+                page, offset = divmod((first + tokens - (end - at)) * size, PAGE_BYTES)
+                count = min(end - at, (PAGE_BYTES - offset) // size)
+                body = found.get((shard.key, page))
+                if body is None:
+                    flat[at : at + count] = filler
+                    voids.append((number, Void(-1, shard.key, page, count, corrupt[shard.key, page])))
+                else:
+                    flat[at : at + count] = np.frombuffer(body, dtype, count, offset)
+                at += count
+        return flat, voids
+
+    def _get(
+        self, wanted: dict[str, tuple[Shard, set[int]]], dtype: np.dtype
+    ) -> tuple[dict[tuple[str, int], bytes | memoryview], dict[tuple[str, int], str]]:
+        """(pages, evidence of those that stay corrupt), by (key, page)."""
+        found: dict[tuple[str, int], bytes | memoryview] = {}
+        if self._max_pages:
             with self._lock:
-                self._pages.update({(shard.key, n): page for n, page in fresh.items()})
+                for key, (_, pages) in wanted.items():
+                    for page in [page for page in pages if (key, page) in self._pages]:
+                        self._pages.move_to_end((key, page))
+                        found[key, page] = self._pages[key, page]
+                        pages.discard(page)
+        corrupt: dict[tuple[str, int], str] = {}
+        for attempt in range(1 + READS_OF_A_CORRUPT_PAGE):
+            corrupt = self._fetch(wanted, dtype, found)
+            if not corrupt:
+                break
+            for key, (_, pages) in wanted.items():
+                pages.intersection_update({page for other, page in corrupt if other == key})
+            if attempt == READS_OF_A_CORRUPT_PAGE:
+                corrupt = {place: f"{seen}, {1 + attempt} reads" for place, seen in corrupt.items()}
+        if self._max_pages:
+            with self._lock:
+                self._pages.update({place: bytes(page) for place, page in found.items() if place not in self._pages})
                 while len(self._pages) > self._max_pages:
                     self._pages.popitem(last=False)
-        return [found[n] for n in numbers]
+        return found, corrupt
 
-    def _fetch(self, shard: Shard, dtype: np.dtype, numbers: list[int]) -> dict[int, bytes]:
-        """Pages from the store; those whose crc is wrong are read again, then refused."""
-        table = self._table(shard, dtype)
-        size = shard.tokens * dtype.itemsize
-        good: dict[int, bytes] = {}
-        for _ in range(1 + READS_OF_A_CORRUPT_PAGE):
-            left = [n for n in numbers if n not in good]
-            runs = _runs(left)
-            ranges = [(run.start * PAGE_BYTES, min(run.stop * PAGE_BYTES, size)) for run in runs]
-            bodies = self._store.get_ranges(shard.key, ranges) if ranges else []
-            for run, body in zip(runs, bodies, strict=True):
-                for n in run:
-                    page = body[(n - run.start) * PAGE_BYTES :][:PAGE_BYTES]
-                    if crc32c.crc32c(page) == table[n] and len(page) == min(
-                        PAGE_BYTES, size - n * PAGE_BYTES
-                    ):
-                        good[n] = page
-            if len(good) == len(numbers):
-                return good
-        bad = next(n for n in numbers if n not in good)
-        raise IntegrityError(
-            f"shard {shard.key}, page {bad} (bytes {bad * PAGE_BYTES}.."
-            f"{min((bad + 1) * PAGE_BYTES, size) - 1}): crc32c is not "
-            f"the stored {int(table[bad]):08x} in {1 + READS_OF_A_CORRUPT_PAGE} reads",
-            key=shard.key,
-            mend="put the object back from a copy (its sha256 is in the manifest's part list)",
-        )
+    def _fetch(
+        self,
+        wanted: dict[str, tuple[Shard, set[int]]],
+        dtype: np.dtype,
+        found: dict[tuple[str, int], bytes | memoryview],
+    ) -> dict[tuple[str, int], str]:
+        """Adds the pages that are whole to `found`; evidence of the others."""
+        asked = [(shard, run) for shard, pages in wanted.values() if pages for run in _runs(sorted(pages))]
+        ranges = []
+        for shard, run in asked:
+            size = shard.tokens * dtype.itemsize
+            ranges.append((shard.key, run.start * PAGE_BYTES, min(run.stop * PAGE_BYTES, size)))
+        corrupt: dict[tuple[str, int], str] = {}
+        for (shard, run), (key, start, end), body in zip(asked, ranges, self.fetcher.fetch(ranges), strict=True):
+            table = self._table(shard, dtype)
+            whole = memoryview(body)
+            for page in run:
+                at = page * PAGE_BYTES - start
+                part = whole[at : at + PAGE_BYTES]
+                if (seen := crc32c.crc32c(part)) == table[page] and len(part) == min(PAGE_BYTES, end - start - at):
+                    found[key, page] = part
+                else:
+                    corrupt[key, page] = f"{len(part)} bytes with crc32c {seen:08x}, stored {table[page]:08x}"
+        return corrupt
 
-    def _table(self, shard: Shard, dtype: np.dtype) -> npt.NDArray[np.uint32]:
+    def _table(self, shard: Shard, dtype: np.dtype) -> list[int]:
         with self._lock:
             table = self._tables.get(shard.crc_key)
         if table is None:
@@ -202,7 +234,7 @@ class PageReader:
                 raise IntegrityError(
                     f"{shard.crc_key} differs from its sha256 in the manifest", key=shard.crc_key
                 )
-            table = np.frombuffer(body, dtype="<u4")
+            table = np.frombuffer(body, dtype="<u4").tolist()  # a look-up in a list is the faster
             pages = -(-shard.tokens * dtype.itemsize // PAGE_BYTES)
             if len(table) != pages:
                 raise IntegrityError(

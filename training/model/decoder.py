@@ -1,6 +1,6 @@
 """The decoder: LLaMA-shaped, with the document mask built in.
 
-RMSNorm before each block, rotary positions (half-split, as in the published LLaMA weights), SwiGLU,
+RMSNorm before each block, rotary positions (half-split, as in the published LLaMA weights) or ALiBi, SwiGLU,
 grouped-query attention, input and output embedding tied or not. Attention never crosses a document and
 positions restart in each: both come with the row. Query, key, value, gate and up are separate parameters,
 so that a checkpoint slice names one of them. Weights start from a generator keyed by (seed, parameter
@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from pipelines.errors import ConfigError
 from training.data.rows import IGNORED
+from training.model.attention import Attend, Way, attention_of
 
 INIT_FORMAT = "gristmill.init/1"
 LOGIT_TOKENS = 512  # at a time through the vocabulary: 20 percent of a tiny model's step, by the caches
@@ -40,13 +41,19 @@ class ModelConfig:
     heads: int
     kv_heads: int
     d_ff: int
+    positions: Literal["rope", "alibi"] = "rope"
     rope_theta: float = 10_000.0
+    rope_scaling: float = 1.0  # positions are divided by it: linear interpolation to longer rows (Chen et al., 2023)
     norm_eps: float = 1e-5
     tied_embeddings: bool = True
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
         """Head widths must be whole and even."""
+        if self.rope_scaling < 1 or self.rope_theta <= 1:
+            raise ConfigError(
+                f"rope_theta {self.rope_theta}, rope_scaling {self.rope_scaling}; expected more than 1 and at least 1"
+            )
         if min(self.vocab_size, self.d_model, self.layers, self.heads, self.kv_heads, self.d_ff) < 1:
             raise ConfigError(f"model sizes must be at least 1: {asdict(self)}")
         if self.d_model % self.heads or (self.d_model // self.heads) % 2 or self.heads % self.kv_heads:
@@ -80,6 +87,7 @@ class Decoder(nn.Module):
         """Parameters are allocated, not drawn: see `initialise`."""
         super().__init__()
         self.config = config
+        self.attention_way: Way = "auto"
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
@@ -107,11 +115,15 @@ class Decoder(nn.Module):
 
     def hidden(self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor) -> Tensor:
         """What the output embedding reads: (B, L, D)."""
-        mask_B1LL = document_mask(documents_BL)
+        config = self.config
+        has_alibi = config.positions == "alibi"
+        attend = attention_of(
+            documents_BL, positions_BL, alibi_heads=config.heads if has_alibi else 0, way=self.attention_way
+        )
         x_BLD = self.embedding(ids_BL)
-        rotation = rotary_angles(positions_BL, self.config.head_width, self.config.rope_theta, x_BLD.dtype)
+        rotation = None if has_alibi else rotary_angles(positions_BL, config, x_BLD.dtype)
         for layer in self.layers:
-            x_BLD = layer(x_BLD, rotation, mask_B1LL)
+            x_BLD = layer(x_BLD, rotation, attend)
         return self.final_norm(x_BLD)
 
     def _unembed(self, hidden: Tensor) -> Tensor:
@@ -130,14 +142,14 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor], mask_B1LL: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
-        x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), rotation, mask_B1LL)
+        x_BLD = x_BLD + self.attention(self.attention_norm(x_BLD), rotation, attend)
         return x_BLD + self.feed_forward(self.feed_forward_norm(x_BLD))
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions, inside a document."""
+    """Grouped-query attention, inside a document."""
 
     def __init__(self, config: ModelConfig) -> None:
         """Parameters are allocated, not drawn."""
@@ -148,19 +160,15 @@ class Attention(nn.Module):
         self.value = nn.Linear(config.d_model, config.kv_heads * config.head_width, bias=False)
         self.output = nn.Linear(config.heads * config.head_width, config.d_model, bias=False)
 
-    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor], mask_B1LL: Tensor) -> Tensor:
+    def forward(self, x_BLD: Tensor, rotation: tuple[Tensor, Tensor] | None, attend: Attend) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
         rows, length, _ = x_BLD.shape
         q_BHLK = self.query(x_BLD).view(rows, length, self.heads, self.head_width).transpose(1, 2)
         k_BGLK = self.key(x_BLD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
         v_BGLK = self.value(x_BLD).view(rows, length, self.kv_heads, self.head_width).transpose(1, 2)
-        mixed_BHLK = F.scaled_dot_product_attention(
-            rotate(q_BHLK, rotation),
-            rotate(k_BGLK, rotation),
-            v_BGLK,
-            attn_mask=mask_B1LL,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        if rotation is not None:
+            q_BHLK, k_BGLK = rotate(q_BHLK, rotation), rotate(k_BGLK, rotation)
+        mixed_BHLK = attend(q_BHLK, k_BGLK, v_BGLK)
         return self.output(mixed_BHLK.transpose(1, 2).reshape(rows, length, -1))
 
 
@@ -179,16 +187,11 @@ class FeedForward(nn.Module):
         return self.down(F.silu(self.gate(x_BLD)) * self.up(x_BLD))
 
 
-def document_mask(documents_BL: Tensor) -> Tensor:
-    """True where a token may look: the same document, itself and before; (B, 1, L, L)."""
-    same_BLL = documents_BL[:, :, None] == documents_BL[:, None, :]
-    return same_BLL.tril().unsqueeze(1)
-
-
-def rotary_angles(positions_BL: Tensor, width: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_angles(positions_BL: Tensor, config: ModelConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (B, 1, L, K/2)."""
+    width = config.head_width
     exponents = torch.arange(0, width, 2, device=positions_BL.device, dtype=torch.float32) / width
-    angles_BLK2 = positions_BL[:, :, None].float() * theta**-exponents
+    angles_BLK2 = positions_BL[:, :, None].float() / config.rope_scaling * config.rope_theta**-exponents
     return angles_BLK2.cos().to(dtype).unsqueeze(1), angles_BLK2.sin().to(dtype).unsqueeze(1)
 
 

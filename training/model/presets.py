@@ -1,13 +1,15 @@
 """Model sizes by name: functions that return a config for a vocabulary, so that a preset can be changed with
 `replace`.
 
-Shapes of the larger ones are published: LLaMA (Touvron et al., 2023, table 2), Skywork-13B (Wei et al.,
-2023, table 2).
+Shapes of the large ones are published: LLaMA (Touvron et al., 2023, table 2), Baichuan-7B (its config.json),
+Skywork-13B (Wei et al., 2023, table 2). The ladder below them has the widths and depths of GPT-3 (Brown et al., 2020,
+table 2.1) with LLaMA's feed-forward of 8/3 widths, a multiple of 256.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from pipelines.errors import ConfigError
 from training.model.decoder import ModelConfig
@@ -18,50 +20,34 @@ def tiny(vocab_size: int) -> ModelConfig:
     return ModelConfig(vocab_size=vocab_size, d_model=128, layers=4, heads=4, kv_heads=2, d_ff=344)
 
 
-def small(vocab_size: int) -> ModelConfig:
-    """GPT-2 small's width and depth, LLaMA-shaped: about 130 M with 64,000 tokens."""
-    return ModelConfig(vocab_size=vocab_size, d_model=768, layers=12, heads=12, kv_heads=12, d_ff=2048)
+def mini(vocab_size: int) -> ModelConfig:
+    """About 14 M parameters at a vocabulary of 8,192: an hour of a CPU shows a trend."""
+    return ModelConfig(vocab_size=vocab_size, d_model=384, layers=6, heads=6, kv_heads=2, d_ff=1024)
 
 
-def billion(vocab_size: int) -> ModelConfig:
-    """About 1.2 B parameters with 64,000 tokens; for ablations of data."""
-    return ModelConfig(
-        vocab_size=vocab_size, d_model=2048, layers=22, heads=32, kv_heads=8, d_ff=5632, tied_embeddings=False
-    )
-
-
-def llama_7b(vocab_size: int) -> ModelConfig:
-    """LLaMA-7B; with 64,000 tokens, Baichuan-7B."""
+def _shape(d_model: int, layers: int, heads: int, d_ff: int, vocab_size: int, *, tied: bool = False) -> ModelConfig:
     return ModelConfig(
         vocab_size=vocab_size,
-        d_model=4096,
-        layers=32,
-        heads=32,
-        kv_heads=32,
-        d_ff=11008,
-        tied_embeddings=False,
-    )
-
-
-def skywork_13b(vocab_size: int) -> ModelConfig:
-    """Skywork-13B: deeper and thinner than LLaMA-13B."""
-    return ModelConfig(
-        vocab_size=vocab_size,
-        d_model=4608,
-        layers=52,
-        heads=36,
-        kv_heads=36,
-        d_ff=12288,
-        tied_embeddings=False,
+        d_model=d_model,
+        layers=layers,
+        heads=heads,
+        kv_heads=heads,
+        d_ff=d_ff,
+        tied_embeddings=tied,
     )
 
 
 PRESETS: dict[str, Callable[[int], ModelConfig]] = {
     "tiny": tiny,
-    "small": small,
-    "billion": billion,
-    "llama_7b": llama_7b,
-    "skywork_13b": skywork_13b,
+    "mini": mini,
+    "125m": partial(_shape, 768, 12, 12, 2048, tied=True),
+    "350m": partial(_shape, 1024, 24, 16, 2816, tied=True),
+    "760m": partial(_shape, 1536, 24, 16, 4096),
+    "1.3b": partial(_shape, 2048, 24, 16, 5632),
+    "2.7b": partial(_shape, 2560, 32, 32, 6912),
+    "baichuan-7b": partial(_shape, 4096, 32, 32, 11008),  # LLaMA-7B; published with 64,000 tokens
+    "13b": partial(_shape, 5120, 40, 40, 13824),  # LLaMA-13B
+    "skywork-13b": partial(_shape, 4608, 52, 36, 12288),  # deeper and thinner; published with 65,519 tokens
 }
 
 

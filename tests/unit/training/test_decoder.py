@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 
 from pipelines.errors import ConfigError
 from training.data.rows import SpecialTokens, build_row, empty_row
-from training.model.decoder import Decoder, ModelConfig, document_mask, initialise
+from training.model.attention import alibi_slopes, document_mask
+from training.model.decoder import Decoder, ModelConfig, initialise
 from training.model.presets import PRESETS, preset
 
 pytestmark = pytest.mark.torch
@@ -107,8 +108,10 @@ def test_a_preset_has_the_parameters_that_it_says(name):
 
 
 def test_published_sizes_are_met():
-    assert preset("llama_7b", 32_000).parameters == 6_738_415_616
-    assert 13.0e9 < preset("skywork_13b", 65_536).parameters < 14.5e9
+    assert preset("baichuan-7b", 32_000).parameters == 6_738_415_616, "LLaMA-7B"
+    assert preset("baichuan-7b", 64_000).parameters == pytest.approx(7_000_559_616, rel=1e-3)
+    assert preset("13b", 32_000).parameters == pytest.approx(13_015_864_320, rel=1e-3)
+    assert preset("skywork-13b", 65_519).parameters == pytest.approx(13.85e9, rel=1e-3)
 
 
 def test_an_uneven_head_is_refused():
@@ -121,3 +124,59 @@ def test_an_uneven_head_is_refused():
 def test_untied_embeddings_are_two_parameters():
     names = {n for n, _ in Decoder(replace(CONFIG, tied_embeddings=False)).named_parameters()}
     assert {"embedding.weight", "unembedding.weight"} <= names
+
+
+def losses_and_gradients(positions: str, way: str, device: str = "cpu") -> tuple[torch.Tensor, list[torch.Tensor]]:
+    model = initialise(Decoder(replace(CONFIG, positions=positions)), 3).to(device)
+    model.attention_way = way
+    rng = np.random.default_rng(4)
+    rows = [row(*(rng.integers(8, 50, n).tolist() for n in sizes)) for sizes in ((40, 17, 71), (1, 127))]
+    losses = model.token_losses(*(tensor.to(device) for tensor in tensors(*rows)))
+    losses.sum().backward()
+    return losses.detach(), [parameter.grad for parameter in model.parameters()]
+
+
+def require_equal(one: tuple[torch.Tensor, list[torch.Tensor]], two: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    assert torch.allclose(one[0], two[0], atol=1e-5)
+    for expected, found in zip(one[1], two[1], strict=True):
+        assert (expected - found).abs().max() <= 1e-5 * max(1.0, expected.abs().max())
+
+
+@pytest.mark.parametrize("positions", ["rope", "alibi"])
+def test_attention_by_document_has_the_losses_and_gradients_of_the_dense_mask(positions):
+    require_equal(losses_and_gradients(positions, "dense"), losses_and_gradients(positions, "documents"))
+
+
+@pytest.mark.parametrize("positions", ["rope", "alibi"])
+def test_flex_attention_has_the_losses_of_the_dense_mask_and_on_a_gpu_its_gradients(positions):
+    if torch.cuda.is_available():
+        require_equal(*(losses_and_gradients(positions, way, "cuda") for way in ("dense", "flex")))
+        return
+    model = initialise(Decoder(replace(CONFIG, positions=positions)), 3)  # torch has no gradient of it on a CPU
+    batch = tensors(row(list(range(10, 40)), list(range(10, 45))), row([9] * 65))
+    found = []
+    for way in ("dense", "flex"):
+        model.attention_way = way
+        with torch.no_grad():
+            found.append(model.token_losses(*batch))
+    assert torch.allclose(*found, atol=1e-5)
+
+
+def test_alibi_slopes_are_the_published_ones_and_its_bias_is_of_the_distance():
+    assert alibi_slopes(8).tolist() == [2.0**-n for n in range(1, 9)]
+    assert alibi_slopes(12)[8:].tolist() == pytest.approx([2 ** -(n + 0.5) for n in range(4)])
+    model = initialise(Decoder(replace(CONFIG, positions="alibi")), 3)
+    with torch.no_grad():
+        alone = model.token_losses(*tensors(row([10, 11, 12, 13, 2])))[0]
+        behind = model.token_losses(*tensors(row([20, 21, 2], [10, 11, 12, 13, 2])))[0]
+    assert torch.allclose(behind[3:], alone, atol=1e-5)
+
+
+def test_scaled_rotary_positions_are_those_of_a_shorter_row():
+    scaled, plain = (initialise(Decoder(replace(CONFIG, rope_scaling=s)), 3) for s in (2.0, 1.0))
+    ids, positions, documents, _ = tensors(row(list(range(10, 20))))
+    with torch.no_grad():
+        stretched = scaled.logits(ids, positions * 2, documents)
+        assert torch.allclose(stretched, plain.logits(ids, positions, documents), atol=1e-5)
+    with pytest.raises(ConfigError, match="rope_scaling"):
+        replace(CONFIG, rope_scaling=0.5)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError, IntegrityError
+from tests.unit.training.plain_order import find, pieces, place, spans
 from training.data.cells import geometry
 from training.data.laps import CellStream
 
@@ -20,8 +20,8 @@ def shard_tokens_of(stream: CellStream, first: int, tokens: int) -> list[tuple[i
     """(lap, shard, token) of every token, in stream order."""
     return [
         (piece.lap, span.shard, span.first + i)
-        for piece in stream.pieces(first, tokens)
-        for span in stream.spans(piece)
+        for piece in pieces(stream, first, tokens)
+        for span in spans(stream.geometry, piece)
         for i in range(span.tokens)
     ]
 
@@ -33,7 +33,7 @@ def test_the_golden_rows_are_reproduced(vector):
     cell = geometry(vector["cell"], vector["shard_tokens"], vector["stretch_tokens"])
     stream = CellStream.begin(vector["seed"], cell)
     length = vector["sequence_length"]
-    rows = [[asdict(p) for p in stream.pieces(k * length, length)] for k in range(len(vector["rows"]))]
+    rows = [[p._asdict() for p in pieces(stream, k * length, length)] for k in range(len(vector["rows"]))]
     assert rows == vector["rows"]
 
 
@@ -70,7 +70,7 @@ def test_growth_in_mid_lap_loses_no_token_repeats_none_and_every_inverse_is_righ
         for t, (lap, shard, token) in enumerate(shard_tokens_of(part, 0, tokens)):
             laps.setdefault(lap, []).append((shard, token))
             if t % 5 == 0:
-                assert part.find(part.geometry.place(shard, token), lap) == t
+                assert find(part, place(part.geometry, shard, token), lap) == t
     for lap, seen in laps.items():
         assert len(set(seen)) == len(seen), f"a token came twice in lap {lap}"
     whole = {(shard, token) for shard, size in enumerate(shards) for token in range(size)}
@@ -84,9 +84,9 @@ def test_what_the_cursor_has_passed_is_not_found_again():
     stream = CellStream.begin(1, geometry("c", [64], 8))
     _, shard, token = shard_tokens_of(stream, 0, 1)[0]
     moved = stream.advanced(8)
-    place = moved.geometry.place(shard, token)
-    assert moved.find(place, 0) is None
-    assert moved.find(place, 1) is not None
+    where = place(moved.geometry, shard, token)
+    assert find(moved, where, 0) is None
+    assert find(moved, where, 1) is not None
 
 
 def test_rows_come_equal_from_any_cut_of_the_stream():
@@ -114,6 +114,6 @@ def test_a_version_that_does_not_extend_is_refused():
 
 def test_an_empty_cell_gives_nothing_and_says_so():
     stream = CellStream.begin(5, geometry("c", [0], 8))
-    assert stream.pieces(0, 0) == []
+    assert stream.advanced(0).cursor == (0, 0)
     with pytest.raises(ConfigError, match="is empty"):
-        stream.pieces(0, 1)
+        stream.advanced(1)

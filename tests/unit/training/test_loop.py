@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (torch may be absent)
 """A run cut short and gone on with, at other world sizes and ZeRO stages, against an unbroken one."""
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
 from pipelines.datasets.store import open_store
-from pipelines.errors import IntegrityError
+from pipelines.errors import InputError, IntegrityError
 from tests.unit.training.ranks import run_ranks
-from tests.unit.training.training_tasks import SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
+from tests.unit.training.training_tasks import MODEL, SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.metrics import read_metrics
+from training.model.decoder import Decoder
 from training.run_log import RunLog
+from training.start import find_start, first_weights
 
 pytestmark = pytest.mark.torch
 
@@ -190,3 +193,84 @@ def test_a_checkpoint_whose_bytes_differ_is_refused_before_a_weight_is_used(brok
     table.write_bytes(table.read_bytes().replace(b'"offset":0', b'"offset":1', 1))
     with pytest.raises(IntegrityError, match="differs from its sha256"):
         CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
+
+
+def test_a_run_may_begin_with_the_weights_of_another_ones_checkpoint(unbroken):
+    store = open_store(unbroken[0])
+    start, config = find_start(store, f"tiny@{STEPS}")
+    assert config == MODEL
+    begun = first_weights(store, Decoder(config), 99, start)
+    drawn = first_weights(store, Decoder(config), 99, None)
+    entry = RunLog(store, "tiny").state.checkpoint
+    trained = load_decoder(CheckpointReader(store, entry["key"], entry["sha256"]))
+    for one, two, other in zip(begun.parameters(), trained.parameters(), drawn.parameters(), strict=True):
+        assert torch.equal(one, two)
+        assert not torch.equal(one, other)
+    with pytest.raises(InputError, match=r"no checkpoint of step 7"):
+        find_start(store, "tiny@7")
+    with pytest.raises(InputError, match="neither a folder nor RUN@STEP"):
+        find_start(store, "nowhere")
+
+
+def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
+    pytest.importorskip("safetensors")
+    from training.model.llama import write_llama
+
+    model = first_weights(open_store(unbroken[0]), Decoder(MODEL), 4, None)
+    weights = dict(model.named_parameters())
+    write_llama(tmp_path / "hf", MODEL, list(weights), lambda n: weights[n].data, dtype="float32", ids={}, longest=24)
+    store = open_store(unbroken[0])
+    start, config = find_start(store, str(tmp_path / "hf"))
+    begun = first_weights(store, Decoder(config), 1, start)
+    assert all(torch.equal(one, two) for one, two in zip(begun.parameters(), model.parameters(), strict=True))
+    (tmp_path / "hf" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text() + " ")
+    with pytest.raises(IntegrityError, match="the run pins"):
+        first_weights(store, Decoder(config), 1, start)
+
+
+def test_saves_in_the_background_are_whole_and_a_death_beside_one_costs_at_most_that_one(unbroken, tmp_path):
+    jobs = []
+    for name, dies in (("whole", None), ("dies-5", 5), ("dies-6", 6)):
+        prepare(str(tmp_path / name))
+        jobs.append((str(tmp_path / name), "tiny", replace(SETTINGS, background_saves=True, zero_stage=2), dies))
+    whole = run_ranks(train_runs, 2, jobs[:1])[0][0]
+    assert whole["digest"] == unbroken[1]["digest"]
+    log = RunLog(open_store(jobs[0][0]), "tiny")
+    entries = [entry for _, entry in log.entries("checkpoint")]
+    assert [entry["step"] for entry in entries] == [5, 10, STEPS]
+    for entry, saved in zip(entries, (5, 10, STEPS), strict=True):
+        body = CheckpointReader(log.store, entry["key"], entry["sha256"]).body
+        assert body["progress"]["step"] == body["adam_steps"]["decayed"] == saved
+    for job in jobs[1:]:
+        run_ranks(train_runs, 2, [job])
+        assert (RunLog(open_store(job[0]), "tiny").state.checkpoint or {"step": 0})["step"] in (0, 5)
+        [again] = run_ranks(train_runs, 1, [(*job[:3], None)])
+        assert again[0]["digest"] == unbroken[1]["digest"]
+        gone_on, curve = losses(again[0]), losses(unbroken[1])
+        assert max(abs(gone_on[step] - curve[step]) for step in gone_on) < 2e-6
+
+
+def spoil(root: str, shards: list[int]) -> None:
+    """Flip a byte in token shards, the smallest ones first."""
+    store = open_store(root)
+    keys = sorted((info.size_bytes, info.key) for info in store.list("datasets/tokens/shards/") if ".bin" in info.key)
+    for number in shards:
+        body = bytearray(store.get(keys[number][1]))
+        body[10] ^= 1
+        store.put(keys[number][1], bytes(body))
+
+
+def test_one_corrupt_page_is_masked_and_told_and_more_than_the_budget_ends_the_run(unbroken, tmp_path):
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    for root, shards in ((one, [0]), (two, [0, 1])):
+        prepare(root)
+        spoil(root, shards)
+    ranks = run_ranks(train_runs, 2, [(one, "tiny", SETTINGS, None)])
+    assert ranks[0][0]["digest"] != unbroken[1]["digest"], "rows are told by what was trained on"
+    assert math.isfinite(ranks[0][0]["steps"][-1]["loss"])
+    entry = RunLog(open_store(one), "tiny").state.checkpoint
+    voids = CheckpointReader(open_store(one), entry["key"], entry["sha256"]).body["voids"]
+    assert {void["page"] for void in voids} == {0}
+    assert len({void["shard"] for void in voids}) == 1
+    with pytest.raises(Exception, match="2 corrupt pages"):
+        run_ranks(train_runs, 2, [(two, "tiny", SETTINGS, None)])

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError, IntegrityError
+from tests.unit.training.plain_order import find, pieces, place
+from tests.unit.training.plain_order import spans as spans_of
 from training.data.batches import BatchPlan
 from training.data.cells import CellGeometry, geometry
 from training.data.order import Order
@@ -90,8 +92,8 @@ def test_segments_with_growth_mixture_and_length_changes_repeat_no_token_and_los
         assert sum(span.tokens for span in row.spans) == segment.sequence_length
         offset = 0
         stream = order._streams[row.segment][row.cell]
-        for piece in row.pieces:
-            for span in stream.spans(piece):
+        for piece in pieces(stream, row.k * segment.sequence_length, segment.sequence_length):
+            for span in spans_of(stream.geometry, piece):
                 for i in range(span.tokens):
                     seen[name, piece.lap, span.shard, span.first + i] += 1
                     shown.setdefault((name, span.shard, span.first + i), []).append((p, offset))
@@ -108,6 +110,42 @@ def test_segments_with_growth_mixture_and_length_changes_repeat_no_token_and_los
                 assert lap_tokens == newest
     for (name, shard, token), places in list(shown.items())[::7]:
         assert list(order.seen_at(name, shard, token)) == places
+    require_compiled_equal(plan, order, sizes)
+
+
+def require_compiled_equal(plan: Plan, order: Order, sizes: Sizes) -> None:
+    """The compiled order is the plain one, a row and a token at a time and in batches."""
+    for number, segment in enumerate(plan.segments):
+        positions = np.arange(segment.from_position, plan.segment_end(number))
+        spans = order.spans(positions)
+        for i, p in enumerate(positions.tolist()):
+            row, mine = order.row(p), slice(spans.starts[i], spans.starts[i + 1])
+            assert (row.cell, row.k) == (spans.cell[i], spans.k[i])
+            stream = order._streams[number][row.cell]
+            length = segment.sequence_length
+            plain = [s for piece in pieces(stream, row.k * length, length) for s in spans_of(stream.geometry, piece)]
+            assert list(zip(spans.shard[mine], spans.first[mine], spans.tokens[mine], strict=True)) == plain
+            assert [span[2:] for span in row.spans] == plain
+        for c, cell in enumerate(segment.cells):
+            stream = order._streams[number][c]
+            pairs = [(s, t) for s, size in enumerate(stream.geometry.shard_tokens) for t in range(0, size, 5)]
+            if not pairs or not cell.share:
+                continue
+            for ahead in (0, 1, 5):
+                shards, tokens = np.array(pairs).T
+                got, offsets = order.compiled(number).positions(c, shards, tokens, np.full(len(pairs), ahead))
+                for (shard, token), q, offset in zip(pairs, got.tolist(), offsets.tolist(), strict=True):
+                    t = find(stream, place(stream.geometry, shard, token), stream.lap + ahead)
+                    one = order.compiled(number).position(c, shard, token, ahead)
+                    if t is None:
+                        assert (q, one) == (-1, None)
+                        continue
+                    k, within = divmod(t, segment.sequence_length)
+                    assert one == (q, offset) == (order._mixtures[number].position(c, k), within)
+    with pytest.raises(IndexError, match="no token"):
+        order.compiled(0).positions(0, np.array([0]), np.array([10**6]), np.array([0]))
+    with pytest.raises(IndexError, match="no token"):
+        order.compiled(0).position(0, 0, 10**6, 0)
 
 
 @settings(deadline=None, max_examples=300)

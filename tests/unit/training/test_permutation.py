@@ -4,7 +4,6 @@ import json
 import pickle
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,30 +25,27 @@ def test_the_golden_keys_are_reproduced(vector):
 
 
 @pytest.mark.parametrize("vector", VECTORS["permutation"], ids=lambda v: f"{v['cell']}-{v['lap']}-{v['n']}")
-def test_the_golden_permutations_are_reproduced_both_ways_and_in_vectors(vector):
+def test_the_golden_permutations_are_reproduced_both_ways(vector):
     permutation = Permutation(vector["n"], keys_of(vector))
     assert [permutation.forward(x) for x in vector["x"]] == vector["y"]
     assert [permutation.inverse(y) for y in vector["y"]] == vector["x"]
-    assert permutation.forward_many(np.array(vector["x"])).tolist() == vector["y"]
-    assert permutation.inverse_many(np.array(vector["y"])).tolist() == vector["x"]
 
 
 @pytest.mark.parametrize("seed", [0, 7, 2**64 - 1])
-def test_every_small_n_is_a_bijection_and_scalar_equals_vector(seed):
+def test_every_small_n_is_a_bijection(seed):
     for n in range(1, 70):
         permutation = Permutation(n, round_keys(seed=seed, lap=1, growth=0, cell="zh.web"))
-        forward = permutation.forward_many(np.arange(n))
-        assert sorted(forward.tolist()) == list(range(n))
-        assert [permutation.forward(x) for x in range(n)] == forward.tolist()
-        assert permutation.inverse_many(forward).tolist() == list(range(n))
+        forward = [permutation.forward(x) for x in range(n)]
+        assert sorted(forward) == list(range(n))
+        assert [permutation.inverse(y) for y in forward] == list(range(n))
 
 
 @pytest.mark.parametrize("n", [1000, 4096, 4097, 65_535, 65_537])
 def test_a_larger_n_is_a_bijection(n):
     permutation = Permutation(n, round_keys(seed=3, lap=0, growth=2, cell="en.code"))
-    forward = permutation.forward_many(np.arange(n))
-    assert np.array_equal(np.sort(forward), np.arange(n))
-    assert np.array_equal(permutation.inverse_many(forward), np.arange(n))
+    forward = [permutation.forward(x) for x in range(n)]
+    assert sorted(forward) == list(range(n))
+    assert [permutation.inverse(y) for y in forward] == list(range(n))
 
 
 @settings(deadline=None)
@@ -60,8 +56,6 @@ def test_forward_then_inverse_is_the_identity_for_any_key(n, seed, lap, growth, 
     y = permutation.forward(x)
     assert 0 <= y < n
     assert permutation.inverse(y) == x
-    assert permutation.forward_many(np.array([x]))[0] == y
-    assert permutation.inverse_many(np.array([y]))[0] == x
 
 
 def test_orders_of_six_items_are_even():
@@ -70,7 +64,7 @@ def test_orders_of_six_items_are_even():
     orders = 7_200
     for seed in range(orders):
         permutation = Permutation(6, round_keys(seed=seed, lap=0, growth=0, cell="c"))
-        order = tuple(permutation.forward_many(np.arange(6)).tolist())
+        order = tuple(permutation.forward(x) for x in range(6))
         counts[order] = counts.get(order, 0) + 1
     expected = orders / 720
     chi2 = sum((n - expected) ** 2 / expected for n in counts.values()) + (720 - len(counts)) * expected
@@ -83,7 +77,8 @@ def test_a_place_outside_is_an_index_error_and_a_negative_seed_is_refused():
         with pytest.raises(IndexError):
             permutation.forward(bad)
         with pytest.raises(IndexError):
-            permutation.inverse_many(np.array([bad]))
+            permutation.inverse(bad)
     with pytest.raises(ConfigError, match="seed is -1"):
         round_keys(seed=-1, lap=0, growth=0, cell="")
-    assert pickle.loads(pickle.dumps(permutation)) == permutation
+    again = pickle.loads(pickle.dumps(permutation))
+    assert [again.forward(x) for x in range(5)] == [permutation.forward(x) for x in range(5)]

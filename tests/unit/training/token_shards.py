@@ -9,6 +9,7 @@ from typing import Any
 import crc32c
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.datasets.manifest import PART_LIST, Manifest, commit_manifest, latest_manifest, put_part_list
 from pipelines.datasets.store import Store
@@ -31,6 +32,23 @@ def documents_of(seed: int, *, documents: int, vocab_size: int, mean_tokens: int
     return tokens
 
 
+def _documents(tokens: np.ndarray) -> bytes:
+    """A docs table: documents end after EOS; their ids are of their tokens, 32 hex digits."""
+    ends = [*(np.flatnonzero(tokens == EOS) + 1).tolist(), len(tokens)]
+    starts = [0, *ends[:-1]]
+    spans = [(a, b) for a, b in zip(starts, ends, strict=True) if b > a]
+    ids = [hashlib.blake2b(tokens[a:b].tobytes(), digest_size=16).hexdigest() for a, b in spans]
+    sink = pa.BufferOutputStream()
+    numbers = {
+        "row": range(len(spans)),
+        "first_token": [a for a, _ in spans],
+        "tokens": [b - a for a, b in spans],
+    }
+    columns = {name: pa.array(list(values), pa.int64()) for name, values in numbers.items()}
+    pq.write_table(pa.table({"id": ids, "part": ["corpus"] * len(ids), **columns}), sink)
+    return sink.getvalue().to_pybytes()
+
+
 def write_tokens(
     store: Store,
     cells: Mapping[str, Sequence[Sequence[int]]],
@@ -48,7 +66,8 @@ def write_tokens(
                 crc32c.crc32c(body[i : i + PAGE]).to_bytes(4, "little") for i in range(0, len(body), PAGE)
             )
             unit = hashlib.blake2b(f"{cell}-{number}".encode(), digest_size=16).hexdigest()
-            for role, suffix, content in (("shard", ".bin", body), ("crc", ".crc", crc)):
+            docs = _documents(np.asarray(tokens))
+            for role, suffix, content in (("shard", ".bin", body), ("crc", ".crc", crc), ("docs", ".parquet", docs)):
                 digest = hashlib.sha256(content).hexdigest()
                 key = f"datasets/{name}/shards/{unit}-{digest[:16]}{suffix}"
                 store.put(key, content)

@@ -19,7 +19,9 @@ from training.schedule import Schedule
 
 MODEL = ModelConfig(vocab_size=61, d_model=24, layers=2, heads=2, kv_heads=1, d_ff=40)
 ENGINE = EngineConfig(micro_batch_rows=2)
-SETTINGS = LoopSettings(zero_stage=1, micro_batch_rows=2, checkpoint_every_steps=5, probe_rows=3)
+SETTINGS = LoopSettings(
+    zero_stage=1, micro_batch_rows=2, checkpoint_every_steps=5, probe_rows=3, background_saves=False
+)
 STEPS = 14
 
 
