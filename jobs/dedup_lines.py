@@ -26,9 +26,11 @@ from jobs.wide_steps import (
     check_sketch,
     generation_numbers,
     group_parts,
+    parts_beside,
     run_step,
     sketch_shape,
     step_tag,
+    survivor_columns_of,
 )
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
@@ -51,6 +53,7 @@ class Config:
 
     documents: str = setting("documents", "dataset to read", content=False)
     dedup: str = setting("dedup", "annotations: copies that it removes are not counted; empty: all documents are")
+    signatures: str = setting("", "signatures whose survivor order holds here too; empty: length, then date, then id")
     digests: str = setting("line_digests", "dataset of digests to write", content=False)
     output: str = setting("lines", "annotations to write", content=False)
     paragraphs: bool = setting(True, "whether paragraphs (lines) are compared")
@@ -114,19 +117,21 @@ def _digest(config: Config, context: Context) -> Manifest:
     from pipelines.dedup.paragraphs import UnitRules
 
     documents = context.open(config.documents)
-    settings = {**asdict(UnitRules(**_rules(config))), "count": config.count, "dedup": config.dedup}
-    parents = [Parent(manifest=documents.manifest)]
-    found: list[tuple[dict[str, Any], dict[str, Any] | None]] = [(row, None) for row in documents.parts().to_pylist()]
-    if config.dedup:
-        dedup = context.open(config.dedup)
-        parents.append(Parent(manifest=dedup.manifest, role="dedup"))
-        found = list(aligned_parts(documents, dedup))
+    beside = {"dedup": config.dedup, "signatures": config.signatures}
+    settings = {**asdict(UnitRules(**_rules(config))), "count": config.count, **beside}
+    found, parents = parts_beside(context, documents, beside)
     units = [
         Unit(
-            id=hash_unit(first_sha256(mine), mine["unit"], theirs and first_sha256(theirs)),
+            id=hash_unit(
+                first_sha256(mine), mine["unit"], {role: first_sha256(part) for role, part in theirs.items()}
+            ),
             input=mine["input"],
             size_bytes=mine["bytes"],
-            spec={"key": mine["key"], "dedup": theirs and theirs["key"], "output": config.digests},
+            spec={
+                "key": mine["key"],
+                **{role: theirs[role]["key"] if role in theirs else None for role in beside},
+                "output": config.digests,
+            },
         )
         for mine, theirs in found
     ]
@@ -215,7 +220,8 @@ def open_digester(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
         counted = np.ones(documents.num_rows, bool)
         if unit.spec["dedup"]:
             counted = np.asarray(read_parquet(store.get(unit.spec["dedup"]), ["dedup.keep"])["dedup.keep"])
-        table = digest_lines(documents, counted, rules, per_document=worker_config["per_document"])
+        order = survivor_columns_of(store, documents, unit.spec["signatures"])
+        table = digest_lines(documents, counted, rules, per_document=worker_config["per_document"], order=order)
         result = UnitResult(parts={unit.spec["output"]: table})
         names = np.array([(name or "").encode() for name in documents["id"].to_pylist()], object)
         for account, some in (("rows", slice(None)), ("digested", counted), ("copies", ~counted)):
