@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.entry import job_main
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
@@ -67,6 +68,26 @@ class Config:
     bytes_per_step: int = setting(1 << 30, "digests that one task counts, in bytes", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """The sketch, bytes and time, from a sample of the documents."""
+    from jobs.lines_plan import Measure, plan_repeats
+
+    def told(marked: Manifest) -> tuple[int, int]:
+        return marked.stats["counted"]["units"], marked.stats["counted"]["candidates"]
+
+    outputs = ("digests", "output")
+    measure = Measure(
+        job="dedup_lines",
+        run=run,
+        outputs=outputs,
+        told=told,
+        bound=config.min_count,
+        held=lambda text, _: 8 * text,
+        aside_s=1e-6,
+    )
+    return plan_repeats(config, context, request, measure)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -122,9 +143,7 @@ def _digest(config: Config, context: Context) -> Manifest:
     found, parents = parts_beside(context, documents, beside)
     units = [
         Unit(
-            id=hash_unit(
-                first_sha256(mine), mine["unit"], {role: first_sha256(part) for role, part in theirs.items()}
-            ),
+            id=hash_unit(first_sha256(mine), mine["unit"], {role: first_sha256(part) for role, part in theirs.items()}),
             input=mine["input"],
             size_bytes=mine["bytes"],
             spec={

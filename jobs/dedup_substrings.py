@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.entry import job_main
 from jobs.runtime.stage import Output, Stage, Unit, UnitResult, hash_unit, unit_table
 from jobs.wide_steps import (
@@ -29,6 +30,7 @@ from jobs.wide_steps import (
     step_tag,
     survivor_columns_of,
 )
+from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.names import work_prefix
@@ -60,6 +62,29 @@ class Config:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
 
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """The sketch, bytes and time, from a sample of the documents."""
+    from jobs.lines_plan import Measure, plan_repeats
+
+    def told(marked: Manifest) -> tuple[int, int]:
+        return marked.stats["windows"]["anchors"], marked.stats["windows"]["candidates"]
+
+    def held(text: float, windows: float) -> float:
+        return max(30 * min(text, SLICE_BYTES), 2500 * min(windows, config.windows_per_partition))
+
+    measure = Measure(
+        job="dedup_substrings",
+        run=run,
+        outputs=("output",),
+        told=told,
+        bound=2,
+        held=held,
+        aside_s=7.5e-6,
+        expected=lambda documents: _expected_anchors(documents, config.min_characters),
+    )
+    return plan_repeats(config, context, request, measure)
+
+
 def run(config: Config, context: Context) -> list[Manifest]:
     """The repeats, then the annotations."""
     from pipelines.dedup.nodes import history_hashes, number_parts
@@ -68,8 +93,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     rules = SubstringRules(length=config.min_characters)
     documents = context.open(config.documents)
-    characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
-    shape = sketch_shape(2 * characters // (rules.length - rules.gram), 2, config.sketch_mib)
+    shape = sketch_shape(_expected_anchors(documents, rules.length), 2, config.sketch_mib)
     beside = {"dedup": config.dedup, "signatures": config.signatures}
     found, parents = parts_beside(context, documents, beside)
     pairs: Pairs = []
@@ -113,6 +137,12 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     stage = replace(stage, worker_config=known)
     return [annotate_after(context, stage, unit_table(units), parents, prefix, {"windows": find})]
+
+
+def _expected_anchors(documents: Dataset, length: int) -> int:
+    """At most so many, by what the manifest tells of the texts."""
+    characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
+    return 2 * characters // (length - length // 4)
 
 
 def _find(
