@@ -19,7 +19,8 @@ from jobs.runtime.context import Context
 from jobs.runtime.stage import Unit, UnitResult, hash_unit
 from jobs.takedown_documents import map_tables, note
 from jobs.takedown_rewrite import named_in
-from pipelines.datasets import Dataset, open_dataset
+from jobs.takedown_runs import runs_that_saw
+from pipelines.datasets import Dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.manifest import latest_manifest, manifest_chain, read_manifest
 from pipelines.datasets.parts import read_parquet
@@ -250,58 +251,3 @@ def _learned(store: Store) -> tuple[list[str], list[str]]:
             ):
                 models.append(f"{name} v{number}")
     return models, [row["run"] for row in runs_that_saw(store) if row["steps"]]
-
-
-def runs_that_saw(store: Store, most_documents: int = 1000) -> list[dict[str, Any]]:
-    """For each run whose data holds listed documents: run, position reached, documents, steps (first, last, count).
-
-    Steps are those up to the newest checkpoint, by the order's own arithmetic, of at most `most_documents` documents.
-    """
-    from training.data.batches import BatchPlan
-    from training.data.order import Order
-    from training.data.shards import TokenShards
-    from training.run_log import RunLog
-
-    listed = read_listed(store, part_keys(store))
-    found = []
-    for run in sorted({o.key.split("/")[1] for o in store.list("runs/") if o.key.count("/") >= 2}):
-        state = RunLog(store, run).state
-        if state.plan is None:
-            continue
-        pins = [pin for segment in state.plan.segments for pin in segment.datasets]
-        shards = TokenShards.open(store, pins)
-        order, batches = Order(state.plan, shards), BatchPlan(state.plan)
-        reached = (state.checkpoint or {}).get("position", 0)
-        documents, steps = 0, set()
-        for pin in dict.fromkeys(pins):
-            dataset = open_dataset(store, pin.name, pin.version)
-            numbers = {s.unit: n for cell in shards.datasets[pin].cells.values() for n, s in enumerate(cell)}
-            for row in dataset.parts("docs").to_pylist():
-                docs = read_parquet(store.get(row["key"]), ["id", "first_token"])
-                hit = docs.filter(pc.is_in(docs["id"], listed.ids))
-                documents += hit.num_rows
-                for token in hit["first_token"].to_pylist()[: max(0, most_documents - documents + hit.num_rows)]:
-                    positions = _shown_at(state.plan, order, pin, row["cell"], numbers[row["unit"]], token, reached)
-                    steps |= {batches.step_of(position) for position in positions} - {None}
-        if documents:
-            seen = sorted(steps)
-            found.append(
-                {
-                    "run": run,
-                    "position": reached,
-                    "documents": documents,
-                    "steps": len(seen),
-                    "first_step": seen[0] if seen else None,
-                    "last_step": seen[-1] if seen else None,
-                }
-            )
-    return found
-
-
-def _shown_at(plan: Any, order: Any, pin: Any, cell: str, shard: int, token: int, reached: int) -> Iterator[int]:
-    """Positions below `reached` whose rows show this token."""
-    names = {c.name for s in plan.segments for c in s.cells if c.cell == cell and s.datasets[c.dataset] == pin}
-    for name in names:
-        for position, _ in order.seen_at(name, shard, token):
-            if position < reached:
-                yield position

@@ -98,7 +98,7 @@ def apply(
     `takedown add --ids FILE` puts on the list.
     """
     from jobs.takedown_documents import apply as apply_list
-    from jobs.takedown_purge import runs_that_saw
+    from jobs.takedown_runs import runs_that_saw
 
     context = _context(root, engine, spark_master)
     try:
