@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.entry import job_main
 from jobs.runtime.run import run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
@@ -26,9 +27,11 @@ from jobs.wide_steps import (
     check_sketch,
     generation_numbers,
     group_parts,
+    parts_beside,
     run_step,
     sketch_shape,
     step_tag,
+    survivor_columns_of,
 )
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
@@ -51,6 +54,7 @@ class Config:
 
     documents: str = setting("documents", "dataset to read", content=False)
     dedup: str = setting("dedup", "annotations: copies that it removes are not counted; empty: all documents are")
+    signatures: str = setting("", "signatures whose survivor order holds here too; empty: length, then date, then id")
     digests: str = setting("line_digests", "dataset of digests to write", content=False)
     output: str = setting("lines", "annotations to write", content=False)
     paragraphs: bool = setting(True, "whether paragraphs (lines) are compared")
@@ -64,6 +68,26 @@ class Config:
     bytes_per_step: int = setting(1 << 30, "digests that one task counts, in bytes", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """The sketch, bytes and time, from a sample of the documents."""
+    from jobs.lines_plan import Measure, plan_repeats
+
+    def told(marked: Manifest) -> tuple[int, int]:
+        return marked.stats["counted"]["units"], marked.stats["counted"]["candidates"]
+
+    outputs = ("digests", "output")
+    measure = Measure(
+        job="dedup_lines",
+        run=run,
+        outputs=outputs,
+        told=told,
+        bound=config.min_count,
+        held=lambda text, _: 8 * text,
+        aside_s=1e-6,
+    )
+    return plan_repeats(config, context, request, measure)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -114,19 +138,19 @@ def _digest(config: Config, context: Context) -> Manifest:
     from pipelines.dedup.paragraphs import UnitRules
 
     documents = context.open(config.documents)
-    settings = {**asdict(UnitRules(**_rules(config))), "count": config.count, "dedup": config.dedup}
-    parents = [Parent(manifest=documents.manifest)]
-    found: list[tuple[dict[str, Any], dict[str, Any] | None]] = [(row, None) for row in documents.parts().to_pylist()]
-    if config.dedup:
-        dedup = context.open(config.dedup)
-        parents.append(Parent(manifest=dedup.manifest, role="dedup"))
-        found = list(aligned_parts(documents, dedup))
+    beside = {"dedup": config.dedup, "signatures": config.signatures}
+    settings = {**asdict(UnitRules(**_rules(config))), "count": config.count, **beside}
+    found, parents = parts_beside(context, documents, beside)
     units = [
         Unit(
-            id=hash_unit(first_sha256(mine), mine["unit"], theirs and first_sha256(theirs)),
+            id=hash_unit(first_sha256(mine), mine["unit"], {role: first_sha256(part) for role, part in theirs.items()}),
             input=mine["input"],
             size_bytes=mine["bytes"],
-            spec={"key": mine["key"], "dedup": theirs and theirs["key"], "output": config.digests},
+            spec={
+                "key": mine["key"],
+                **{role: theirs[role]["key"] if role in theirs else None for role in beside},
+                "output": config.digests,
+            },
         )
         for mine, theirs in found
     ]
@@ -215,7 +239,8 @@ def open_digester(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
         counted = np.ones(documents.num_rows, bool)
         if unit.spec["dedup"]:
             counted = np.asarray(read_parquet(store.get(unit.spec["dedup"]), ["dedup.keep"])["dedup.keep"])
-        table = digest_lines(documents, counted, rules, per_document=worker_config["per_document"])
+        order = survivor_columns_of(store, documents, unit.spec["signatures"])
+        table = digest_lines(documents, counted, rules, per_document=worker_config["per_document"], order=order)
         result = UnitResult(parts={unit.spec["output"]: table})
         names = np.array([(name or "").encode() for name in documents["id"].to_pylist()], object)
         for account, some in (("rows", slice(None)), ("digested", counted), ("copies", ~counted)):

@@ -17,10 +17,20 @@ import pyarrow.compute as pc
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.entry import job_main
-from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
-from jobs.wide_steps import annotate_after, check_sketch, group_parts, run_step, sketch_shape, step_tag
-from pipelines.datasets import aligned_parts
+from jobs.runtime.stage import Output, Stage, Unit, UnitResult, hash_unit, unit_table
+from jobs.wide_steps import (
+    annotate_after,
+    check_sketch,
+    group_parts,
+    parts_beside,
+    run_step,
+    sketch_shape,
+    step_tag,
+    survivor_columns_of,
+)
+from pipelines.datasets import Dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.names import work_prefix
@@ -41,6 +51,7 @@ class Config:
 
     documents: str = setting("documents", "dataset to read", content=False)
     dedup: str = setting("dedup", "annotations: copies that it removes are not looked at; empty: all documents are")
+    signatures: str = setting("", "signatures whose survivor order holds here too; empty: length, then date, then id")
     output: str = setting("substrings", "annotations to write", content=False)
     min_characters: int = setting(100, "length from which on a run of characters repeats, inclusive, 20 to 10000")
     min_kept_share: float = setting(0.3, "documents that keep a smaller share of their characters are marked hollow")
@@ -51,6 +62,29 @@ class Config:
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
 
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """The sketch, bytes and time, from a sample of the documents."""
+    from jobs.lines_plan import Measure, plan_repeats
+
+    def told(marked: Manifest) -> tuple[int, int]:
+        return marked.stats["windows"]["anchors"], marked.stats["windows"]["candidates"]
+
+    def held(text: float, windows: float) -> float:
+        return max(30 * min(text, SLICE_BYTES), 2500 * min(windows, config.windows_per_partition))
+
+    measure = Measure(
+        job="dedup_substrings",
+        run=run,
+        outputs=("output",),
+        told=told,
+        bound=2,
+        held=held,
+        aside_s=7.5e-6,
+        expected=lambda documents: _expected_anchors(documents, config.min_characters),
+    )
+    return plan_repeats(config, context, request, measure)
+
+
 def run(config: Config, context: Context) -> list[Manifest]:
     """The repeats, then the annotations."""
     from pipelines.dedup.nodes import history_hashes, number_parts
@@ -59,17 +93,14 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     rules = SubstringRules(length=config.min_characters)
     documents = context.open(config.documents)
-    characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
-    shape = sketch_shape(2 * characters // (rules.length - rules.gram), 2, config.sketch_mib)
-    parents = [Parent(manifest=documents.manifest)]
-    pairs: Pairs = [(row, {"key": "", "sha256": first_sha256(row)}) for row in documents.parts().to_pylist()]
-    if config.dedup:
-        dedup = context.open(config.dedup)
-        parents.append(Parent(manifest=dedup.manifest, role="dedup"))
-        pairs = [
-            (mine, {"key": theirs["key"], "sha256": hash_unit(first_sha256(mine), first_sha256(theirs))})
-            for mine, theirs in aligned_parts(documents, dedup)
-        ]
+    shape = sketch_shape(_expected_anchors(documents, rules.length), 2, config.sketch_mib)
+    beside = {"dedup": config.dedup, "signatures": config.signatures}
+    found, parents = parts_beside(context, documents, beside)
+    pairs: Pairs = []
+    for mine, theirs in found:
+        sha256s = {role: first_sha256(part) for role, part in theirs.items()}
+        keys = {role: theirs[role]["key"] if role in theirs else "" for role in beside}
+        pairs.append((mine, {"key": "", "sha256": hash_unit(first_sha256(mine), sha256s), **keys}))
     history = history_hashes(pairs)
     parts = number_parts(pairs)
     firsts = dict(zip(parts["documents"].to_pylist(), parts["first_node"].to_pylist(), strict=True))
@@ -96,7 +127,9 @@ def run(config: Config, context: Context) -> list[Manifest]:
         )
         for mine, _ in pairs
     ]
-    rows = [mine | {"dedup": theirs["key"], "first_node": firsts[mine["key"]]} for mine, theirs in pairs]
+    rows = [
+        mine | {role: theirs[role] for role in beside} | {"first_node": firsts[mine["key"]]} for mine, theirs in pairs
+    ]
     worker_config = {"prefix": prefix, "shape": asdict(shape), "rules": asdict(rules), "block": block}
 
     def find() -> dict[str, int]:
@@ -104,6 +137,12 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     stage = replace(stage, worker_config=known)
     return [annotate_after(context, stage, unit_table(units), parents, prefix, {"windows": find})]
+
+
+def _expected_anchors(documents: Dataset, length: int) -> int:
+    """At most so many, by what the manifest tells of the texts."""
+    characters = documents.manifest.stats.get("characters") or 4 * sum(documents.parts()["bytes"].to_pylist())
+    return 2 * characters // (length - length // 4)
 
 
 def _find(
@@ -116,7 +155,7 @@ def _find(
 ) -> dict[str, int]:
     """Sketches, their sum, windows set aside, repeats: each step once; figures for the manifest."""
     prefix = worker_config["prefix"]
-    groups = group_parts(rows, config.bytes_per_step, dedup="dedup", first_nodes="first_node")
+    groups = group_parts(rows, config.bytes_per_step, dedup="dedup", signatures="signatures", first_nodes="first_node")
     tag = step_tag(shape, groups)
     worker_config["tag"] = tag
 
@@ -141,18 +180,22 @@ def _find(
     }
 
 
-def _texts(store: Store, unit: Unit, columns: list[str]) -> Iterator[tuple[int, pa.Table, pa.Array]]:
-    """(first node, documents, texts) of each part of a step's unit; copies that were removed have a null text."""
+def _texts(store: Store, unit: Unit, columns: list[str]) -> Iterator[tuple[int, pa.Table, pa.Array, str | None]]:
+    """(first node, documents, texts, key of the signatures or None) of each part of a step's unit.
+
+    Copies that were removed have a null text.
+    """
     from pipelines.datasets.dataset import read_parquet
 
     spec = unit.spec
-    for key, dedup, first in zip(spec["keys"], spec["dedup"], spec["first_nodes"], strict=True):
+    every = zip(spec["keys"], spec["dedup"], spec["signatures"], spec["first_nodes"], strict=True)
+    for key, dedup, signatures, first in every:
         documents = read_parquet(store.get(key), columns)
         texts = documents["text"].combine_chunks()
         if dedup:
             keep = read_parquet(store.get(dedup), ["dedup.keep"])["dedup.keep"].combine_chunks()
             texts = pc.if_else(keep, texts, pa.scalar(None, texts.type))
-        yield first, documents, texts
+        yield first, documents, texts, signatures or None
 
 
 def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
@@ -165,7 +208,7 @@ def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
 
     def sketch(unit: Unit) -> UnitResult:
         counted, anchors = Sketch(shape), 0
-        for _, _, texts in _texts(store, unit, ["text"]):
+        for _, _, texts, _ in _texts(store, unit, ["text"]):
             for start, end in text_slices(utf8_of(texts)[1], SLICE_BYTES):
                 found = find_anchors(texts.slice(start, end - start), rules)
                 counted.add(found.anchor)
@@ -179,7 +222,7 @@ def open_sketcher(worker_config: dict[str, Any], store: Store) -> Callable[[Unit
 def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """The windows whose anchor occurs again, of some parts, by partition, stored below `windows-.../`."""
     from pipelines.dedup.frequency import Frequent, SketchShape
-    from pipelines.dedup.lines import READ_COLUMNS, survivor_columns
+    from pipelines.dedup.lines import READ_COLUMNS
     from pipelines.dedup.nodes import put_table
     from pipelines.dedup.normalize import utf8_of
     from pipelines.dedup.substring import (
@@ -206,8 +249,8 @@ def open_spooler(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     def spool(unit: Unit) -> UnitResult:
         held: list[pa.Table] = []
         size = windows = 0
-        for first, documents, texts in _texts(store, unit, list(READ_COLUMNS)):
-            place, tie = survivor_columns(documents)
+        for first, documents, texts, signatures in _texts(store, unit, list(READ_COLUMNS)):
+            place, tie = survivor_columns_of(store, documents, signatures)
             node = first + np.arange(documents.num_rows)
             for start, end in text_slices(utf8_of(texts)[1], SLICE_BYTES):
                 piece = texts.slice(start, end - start)

@@ -7,7 +7,8 @@ them. Rows, alignment and training positions stay; nothing is computed anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from pipelines.datasets.manifest import (
 from pipelines.datasets.names import AUDIT, work_prefix
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
+from pipelines.dedup.nodes import put_table
 from pipelines.dedup.signed import EXACT
 from pipelines.errors import ConflictError, InputError
 from pipelines.takedown.listing import NAME, append, part_keys, read_listed
@@ -129,14 +131,14 @@ def _find(context: Context, documents: Dataset) -> pa.Table:
         )
         for row in rows
     ]
-    config = {"listed": part_keys(context.store), "twins": None}
+    config: dict[str, Any] = {"listed": part_keys(context.store), "twins": None}
     named = map_tables(context, "find", units, f"{__name__}:open_finder", config, FOUND)
     digests = sorted(set(named["digest"].to_pylist()) - {None})
     listed = read_listed(context.store, config["listed"])
     if not digests and not len(listed.texts):
         return named
-    config["twins"] = digests
-    twins = map_tables(context, "find twins", units, f"{__name__}:open_finder", config, FOUND)
+    with _wanted(context.store, digests) as config["twins"]:
+        twins = map_tables(context, "find twins", units, f"{__name__}:open_finder", config, FOUND)
     fresh = twins.filter(pc.invert(pc.is_in(twins["id"], named["id"].combine_chunks())))
     return pa.concat_tables([named, fresh])
 
@@ -158,7 +160,7 @@ def _signatures_of(store: Store, documents: Dataset) -> dict[str, str]:
 def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """FOUND of one part: by address and id, or, given `twins`, by the digest of the text."""
     listed = read_listed(store, worker_config["listed"])
-    twins = worker_config["twins"]
+    twins = None if worker_config["twins"] is None else _read_wanted(store, worker_config["twins"])
 
     def find(unit: Unit) -> UnitResult:
         if twins is None:
@@ -170,7 +172,7 @@ def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
             digests = _digests(store, unit.spec, rows) if len(rows) else pa.nulls(0, pa.string())
         else:
             every = _digests(store, unit.spec, None)
-            wanted = pa.concat_arrays([pa.array(twins, pa.string()), listed.texts])
+            wanted = pa.concat_arrays([twins, listed.texts])
             rows = np.flatnonzero(np.asarray(pc.is_in(every, wanted)) & np.asarray(every.is_valid()))
             digests = every.take(pa.array(rows))
             asked = np.asarray(pc.is_in(digests, listed.texts))
@@ -205,20 +207,19 @@ def _near(context: Context, documents: str, dedup: str, found: pa.Table) -> pa.T
         Unit(id=hash_unit("near", r["key"]), input=r["input"], size_bytes=r["bytes"], spec={"key": r["key"]})
         for r in parts
     ]
-    config: dict[str, Any] = {"ids": ids, "clusters": None}
-    mine = map_tables(
-        context, "clusters", [u for u in units if u.input in touched], f"{__name__}:open_neighbours", config, NEAR
-    )
-    clusters = sorted(set(mine["cluster"].to_pylist()) - {None})
-    config["clusters"] = clusters
-    near = map_tables(context, "near copies", units, f"{__name__}:open_neighbours", config, NEAR) if clusters else mine
+    worker, own = f"{__name__}:open_neighbours", [u for u in units if u.input in touched]
+    with _wanted(context.store, ids) as wanted:
+        mine = map_tables(context, "clusters", own, worker, {"by": "id", "wanted": wanted}, NEAR)
+    near, clusters = mine, sorted(set(mine["cluster"].to_pylist()) - {None})
+    if clusters:
+        with _wanted(context.store, clusters) as wanted:
+            near = map_tables(context, "near copies", units, worker, {"by": "dedup.cluster", "wanted": wanted}, NEAR)
     return near.filter(pc.invert(pc.is_in(near["id"], pa.array(ids, pa.string()))))
 
 
 def open_neighbours(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """NEAR of one part of dedup annotations: of the given ids, or of the given clusters."""
-    ids, clusters = (pa.array(worker_config[name] or [], pa.string()) for name in ("ids", "clusters"))
-    by, wanted = ("id", ids) if worker_config["clusters"] is None else ("dedup.cluster", clusters)
+    by, wanted = worker_config["by"], _read_wanted(store, worker_config["wanted"])
 
     def neighbours(unit: Unit) -> UnitResult:
         part = read_parquet(store.get(unit.spec["key"]), ["id", "dedup.cluster", "dedup.similarity"])
@@ -229,6 +230,19 @@ def open_neighbours(worker_config: dict[str, Any], store: Store) -> Callable[[Un
         return UnitResult(parts={NAME: table})
 
     return neighbours
+
+
+@contextmanager
+def _wanted(store: Store, names: Iterable[str]) -> Iterator[str]:
+    """The key of an object that holds these ids or digests, sorted: a task's configuration travels with every unit."""
+    table = pa.table({"name": pa.array(sorted(set(names)), pa.string())})
+    key = put_table(store, f"{work_prefix(NAME, STAGE)}/wanted", table)["key"]
+    yield key
+    store.delete(key)
+
+
+def _read_wanted(store: Store, key: str) -> pa.Array:
+    return read_parquet(store.get(key))["name"].combine_chunks()
 
 
 def map_tables(

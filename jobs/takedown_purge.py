@@ -19,25 +19,28 @@ from jobs.runtime.context import Context
 from jobs.runtime.stage import Unit, UnitResult, hash_unit
 from jobs.takedown_documents import map_tables, note
 from jobs.takedown_rewrite import named_in
-from pipelines.datasets import Dataset, open_dataset
+from jobs.takedown_runs import runs_that_saw
+from pipelines.datasets import Dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.manifest import latest_manifest, manifest_chain, read_manifest
 from pipelines.datasets.parts import read_parquet
-from pipelines.datasets.store import Store
+from pipelines.datasets.store import OldVersion, Store
 from pipelines.dedup.signed import EXACT
+from pipelines.dedup.substring import WINDOWS
 from pipelines.errors import IntegrityError
 from pipelines.takedown.listing import NAME, part_keys, read_listed
 from pipelines.takedown.requests import Listed, text_digests
 from pipelines.takedown.tombstones import standing, tells_of_page
 from pipelines.tokens.tokenizer import RESERVED
 
-LEFT = pa.schema([("key", pa.string()), ("rows", pa.int64()), ("what", pa.string())])
+LEFT = pa.schema([("key", pa.string()), ("version", pa.string()), ("rows", pa.int64()), ("what", pa.string())])
+_PIECES = "pieces of texts without a name"  # of dedup_substrings, which a run that was broken off leaves behind
 _HOLD_TEXT = ("/parts/", "/ledger/", "/shards/", "/work/", "/files/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What a scan saw. `left`: rows of LEFT, objects in which something listed is left."""
+    """What a scan saw. `left`: rows of LEFT, objects (or older versions of them) in which something listed is left."""
 
     objects: int
     left: pa.Table
@@ -45,9 +48,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """Objects with listed content that only older versions (or nobody) name, and who may have learned from them."""
+    """Objects with listed content that only older versions (or nobody) name, and who may have learned from them.
+
+    `versions`: what the store keeps beside what can be read, and what goes too: older versions, marks of deletion.
+    """
 
     keys: list[str]
+    versions: list[OldVersion]
     size_bytes: int
     models: list[str]
     runs: list[str]
@@ -56,7 +63,8 @@ class Purged:
 
 def verify(context: Context, *, all_objects: bool = False) -> Proof:
     """Scan what the latest versions name, or every object that may hold a page's text."""
-    objects = list(_objects(context.store, all_objects=all_objects))
+    store = context.store
+    objects = list(_every_object(store, _named_by_any(store)) if all_objects else _named_by_latest(store).items())
     left = _scan(context, objects)
     note(context, "verify", {"objects": len(objects), "left": left.num_rows, "all_objects": all_objects})
     return Proof(objects=len(objects), left=left)
@@ -66,24 +74,47 @@ def purge(context: Context, *, delete: bool = False) -> Purged:
     """Find, and with `delete` remove, the old bytes; IntegrityError while the latest versions hold something listed."""
     store = context.store
     latest = _live_keys(store)
-    if _scan(context, list(_objects(store, all_objects=False))).num_rows:
+    if _scan(context, list(_named_by_latest(store).items())).num_rows:
         raise IntegrityError(
             "the latest versions still hold something that is listed", mend="`gristmill takedown apply` first"
         )
-    old = [(key, spec) for key, spec in _objects(store, all_objects=True) if key not in latest]
-    condemned = sorted(set(_scan(context, old)["key"].to_pylist()))
-    sizes = {key: found.size_bytes for key in condemned if (found := store.head(key)) is not None}
+    named = _named_by_any(store)
+    old = [(key, spec) for key, spec in _every_object(store, named) if key not in latest or "version" in spec]
+    found = _scan(context, old).to_pylist()
+    condemned = {row["key"] for row in found if row["version"] is None}
+    if condemned - set(named):  # of a job in flight: it begins anew, as it must not count on what is gone
+        condemned |= {o.key for o in store.list("datasets/") if _is_in_flight(o.key)}
+    versions = _condemned_versions(store, condemned, {(row["key"], row["version"]) for row in found if row["version"]})
+    sizes = {key: there.size_bytes for key in condemned if (there := store.head(key)) is not None}
+    size = sum(sizes.values()) + sum(version.size_bytes for version in versions)
     models, runs = _learned(store)
     if delete:
-        for key in condemned:
+        for key in sorted(condemned):
             store.purge(key)
+        for version in versions:
+            if version.key not in condemned:
+                store.purge(version.key, version.version)
+        gone = {(version.key, version.version) for version in versions}
         left = [key for key in condemned if store.head(key) is not None]
+        left += [v.key for v in store.old_versions("datasets/") if v.key in condemned or (v.key, v.version) in gone]
         if left:
             raise IntegrityError(f"{len(left)} objects are still there after the purge, first {left[0]}", key=left[0])
         listed = latest_manifest(store, NAME)
-        body = {"takedowns": listed.version if listed else 0, "keys": condemned, "models": models, "runs": runs}
-        note(context, "purge", body)
-    return Purged(keys=condemned, size_bytes=sum(sizes.values()), models=models, runs=runs, deleted=delete)
+        body = {"takedowns": listed.version if listed else 0, "keys": sorted(condemned), "models": models, "runs": runs}
+        note(context, "purge", {**body, "versions": [[v.key, v.version] for v in versions]})
+    keys = sorted(condemned)
+    return Purged(keys=keys, versions=versions, size_bytes=size, models=models, runs=runs, deleted=delete)
+
+
+def _is_in_flight(key: str) -> bool:
+    return "/work/" in key and "/attempts/" not in key and f"/{NAME}/" not in key
+
+
+def _condemned_versions(store: Store, keys: set[str], found: set[tuple[str, str]]) -> list[OldVersion]:
+    """All versions and marks of objects that go or, where only versions were found, of what was deleted before."""
+    dead = {key for key in {key for key, _ in found} if store.head(key) is None}
+    whole = keys | dead
+    return [v for v in store.old_versions("datasets/") if v.key in whole or (v.key, v.version) in found]
 
 
 def _live_keys(store: Store) -> set[str]:
@@ -92,24 +123,41 @@ def _live_keys(store: Store) -> set[str]:
     return {key for m in manifests if m is not None for key in Dataset(store, m).part_list["key"].to_pylist()}
 
 
-def _objects(store: Store, *, all_objects: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, what is needed to look into it) of objects that may hold text."""
-    named: dict[str, dict[str, Any]] = {}
-    for name in names_of(store):
-        manifest = latest_manifest(store, name)
-        if name.startswith("artifacts/") or manifest is None or manifest.kind == "takedowns":
-            continue
-        numbers = manifest_chain(store, name).numbers() if all_objects else [manifest.version]
-        for number in numbers:
-            version = manifest if number == manifest.version else read_manifest(store, name, number)
-            for key, spec in _named(Dataset(store, version)):
-                named.setdefault(key, spec)
-    yield from sorted(named.items())
-    if all_objects:
-        for stored in store.list("datasets/"):
-            inside = any(folder in stored.key for folder in _HOLD_TEXT) and f"/{NAME}/" not in stored.key
-            if inside and stored.key not in named and stored.key.endswith(".parquet"):
-                yield stored.key, {}
+def _named_by_latest(store: Store) -> dict[str, dict[str, Any]]:
+    """Key -> what is needed to look into it, of objects that may hold text."""
+    manifests = (latest_manifest(store, name) for name in _with_text(store))
+    return dict(sorted(named for m in manifests if m is not None for named in _named(Dataset(store, m))))
+
+
+def _named_by_any(store: Store) -> dict[str, dict[str, Any]]:
+    """The same of all versions that are there."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in _with_text(store):
+        for number in manifest_chain(store, name).numbers():
+            for key, spec in _named(Dataset(store, read_manifest(store, name, number))):
+                found.setdefault(key, spec)
+    return dict(sorted(found.items()))
+
+
+def _with_text(store: Store) -> list[str]:
+    manifests = {name: latest_manifest(store, name) for name in names_of(store) if not name.startswith("artifacts/")}
+    return [name for name, m in manifests.items() if m is not None and m.kind != "takedowns"]
+
+
+def _every_object(store: Store, named: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What versions name, what nobody names, and what the store keeps of objects that were overwritten or deleted."""
+    yield from named.items()
+    for stored in store.list("datasets/"):
+        if stored.key not in named and _may_hold_text(stored.key):
+            yield stored.key, {}
+    for old in store.old_versions("datasets/"):
+        if not old.is_mark and (old.key in named or _may_hold_text(old.key)):
+            yield old.key, {**named.get(old.key, {}), "version": old.version}
+
+
+def _may_hold_text(key: str) -> bool:
+    inside = any(folder in key for folder in _HOLD_TEXT) and f"/{NAME}/" not in key
+    return inside and (key.endswith(".parquet") or ("/shards/" in key and key.endswith(".bin")))
 
 
 def _named(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -123,7 +171,10 @@ def _named(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _scan(context: Context, objects: list[tuple[str, dict[str, Any]]]) -> pa.Table:
-    units = [Unit(id=hash_unit("scan", key), input=key, spec={"key": key, **spec}) for key, spec in objects]
+    units = [
+        Unit(id=hash_unit("scan", key, spec.get("version")), input=key, spec={"key": key, **spec})
+        for key, spec in objects
+    ]
     return map_tables(context, "scan", units, f"{__name__}:open_scanner", {"listed": part_keys(context.store)}, LEFT)
 
 
@@ -132,34 +183,39 @@ def open_scanner(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     listed = read_listed(store, worker_config["listed"])
 
     def scan(unit: Unit) -> UnitResult:
-        key = unit.spec["key"]
-        if store.head(key) is None:  # purged already
+        key, version = unit.spec["key"], unit.spec.get("version")
+        if version is None and store.head(key) is None:  # purged already
             return UnitResult()
-        rows, what = (
-            _left_in_shard(store, unit.spec, listed) if "docs" in unit.spec else _left_in_table(store, key, listed)
-        )
+        body = store.get(key) if version is None else store.get_version(key, version)
+        if key.endswith(".bin"):
+            rows, what = _left_in_shard(store, body, unit.spec, listed)
+        else:
+            rows, what = _left_in_table(read_parquet(body), listed)
         if not rows:
             return UnitResult()
-        return UnitResult(parts={NAME: pa.table([[key], [rows], [what]], schema=LEFT)})
+        return UnitResult(parts={NAME: pa.table([[key], [version], [rows], [what]], schema=LEFT)})
 
     return scan
 
 
-def _left_in_shard(store: Store, spec: dict[str, Any], listed: Listed) -> tuple[int, str]:
-    """Documents of which a token of text is left."""
+def _left_in_shard(store: Store, body: bytes, spec: dict[str, Any], listed: Listed) -> tuple[int, str]:
+    """Documents of which a token of text is left; all of a shard of which nobody tells what it holds."""
+    if "docs" not in spec or store.head(spec["docs"]) is None:
+        return 1, "a shard of which nobody tells the documents"
     docs = read_parquet(store.get(spec["docs"]), ["id", "first_token", "tokens"])
     docs = docs.filter(pc.is_in(docs["id"], listed.ids))
     if not docs.num_rows:
         return 0, "tokens"
-    tokens = np.frombuffer(store.get(spec["key"]), np.dtype(spec["dtype"]).newbyteorder("<"))
+    tokens = np.frombuffer(body, np.dtype(spec["dtype"]).newbyteorder("<"))
     spans = zip(docs["first_token"].to_pylist(), docs["tokens"].to_pylist(), strict=True)
     return sum(bool((tokens[first : first + count] >= RESERVED).any()) for first, count in spans), "tokens"
 
 
-def _left_in_table(store: Store, key: str, listed: Listed) -> tuple[int, str]:
+def _left_in_table(table: pa.Table, listed: Listed) -> tuple[int, str]:
     """Rows with a listed id, address or text in which more than the id is left."""
-    table = read_parquet(store.get(key))
     names = set(table.schema.names)
+    if set(WINDOWS.names) <= names:
+        return table.num_rows, _PIECES
     if "id" not in names:
         return 0, "rows"
     if "verdict" in names:
@@ -195,58 +251,3 @@ def _learned(store: Store) -> tuple[list[str], list[str]]:
             ):
                 models.append(f"{name} v{number}")
     return models, [row["run"] for row in runs_that_saw(store) if row["steps"]]
-
-
-def runs_that_saw(store: Store, most_documents: int = 1000) -> list[dict[str, Any]]:
-    """For each run whose data holds listed documents: run, position reached, documents, steps (first, last, count).
-
-    Steps are those up to the newest checkpoint, by the order's own arithmetic, of at most `most_documents` documents.
-    """
-    from training.data.batches import BatchPlan
-    from training.data.order import Order
-    from training.data.shards import TokenShards
-    from training.run_log import RunLog
-
-    listed = read_listed(store, part_keys(store))
-    found = []
-    for run in sorted({o.key.split("/")[1] for o in store.list("runs/") if o.key.count("/") >= 2}):
-        state = RunLog(store, run).state
-        if state.plan is None:
-            continue
-        pins = [pin for segment in state.plan.segments for pin in segment.datasets]
-        shards = TokenShards.open(store, pins)
-        order, batches = Order(state.plan, shards), BatchPlan(state.plan)
-        reached = (state.checkpoint or {}).get("position", 0)
-        documents, steps = 0, set()
-        for pin in dict.fromkeys(pins):
-            dataset = open_dataset(store, pin.name, pin.version)
-            numbers = {s.unit: n for cell in shards.datasets[pin].cells.values() for n, s in enumerate(cell)}
-            for row in dataset.parts("docs").to_pylist():
-                docs = read_parquet(store.get(row["key"]), ["id", "first_token"])
-                hit = docs.filter(pc.is_in(docs["id"], listed.ids))
-                documents += hit.num_rows
-                for token in hit["first_token"].to_pylist()[: max(0, most_documents - documents + hit.num_rows)]:
-                    positions = _shown_at(state.plan, order, pin, row["cell"], numbers[row["unit"]], token, reached)
-                    steps |= {batches.step_of(position) for position in positions} - {None}
-        if documents:
-            seen = sorted(steps)
-            found.append(
-                {
-                    "run": run,
-                    "position": reached,
-                    "documents": documents,
-                    "steps": len(seen),
-                    "first_step": seen[0] if seen else None,
-                    "last_step": seen[-1] if seen else None,
-                }
-            )
-    return found
-
-
-def _shown_at(plan: Any, order: Any, pin: Any, cell: str, shard: int, token: int, reached: int) -> Iterator[int]:
-    """Positions below `reached` whose rows show this token."""
-    names = {c.name for s in plan.segments for c in s.cells if c.cell == cell and s.datasets[c.dataset] == pin}
-    for name in names:
-        for position, _ in order.seen_at(name, shard, token):
-            if position < reached:
-                yield position

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from jobs.runtime.context import Context
@@ -17,15 +18,49 @@ from jobs.runtime.lease import lease
 from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, unit_table
 from jobs.runtime.units import do_units
+from pipelines.datasets import Dataset, aligned_parts
 from pipelines.datasets.books import total_counters
 from pipelines.datasets.manifest import Manifest, latest_manifest
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:
     from pipelines.dedup.frequency import SketchShape
 
 MOST_FALSE_SHARE = 0.25  # of what is rare that may pass the sketch before it is called too small
+
+
+def parts_beside(
+    context: Context, documents: Dataset, datasets: dict[str, str]
+) -> tuple[list[tuple[dict[str, Any], dict[str, dict[str, Any]]]], list[Parent]]:
+    """(part of the documents, the part of each dataset that has its rows, by role), and the parents.
+
+    `datasets` are names by role; one without a name is left out.
+    """
+    found: list[tuple[dict[str, Any], dict[str, dict[str, Any]]]] = [
+        (row, {}) for row in documents.parts().to_pylist()
+    ]
+    parents = [Parent(manifest=documents.manifest)]
+    for role, name in datasets.items():
+        if name:
+            dataset = context.open(name)
+            parents.append(Parent(manifest=dataset.manifest, role=role))
+            for (_, theirs), (_, part) in zip(found, aligned_parts(documents, dataset), strict=True):
+                theirs[role] = part
+    return found, parents
+
+
+def survivor_columns_of(store: Store, documents: pa.Table, signatures: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """(place, tie), each (n,) int64: as the part of signatures has them, else worked out from the documents."""
+    from pipelines.datasets.parts import read_parquet
+    from pipelines.dedup.lines import survivor_columns
+
+    if signatures is None:
+        return survivor_columns(documents)
+    table = read_parquet(store.get(signatures), ["place", "tie"])
+    if table.num_rows != documents.num_rows:
+        raise IntegrityError(f"{table.num_rows} signatures for {documents.num_rows} documents", key=signatures)
+    return table["place"].to_numpy(), table["tie"].to_numpy()
 
 
 def annotate_after(

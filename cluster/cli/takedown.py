@@ -98,7 +98,7 @@ def apply(
     `takedown add --ids FILE` puts on the list.
     """
     from jobs.takedown_documents import apply as apply_list
-    from jobs.takedown_purge import runs_that_saw
+    from jobs.takedown_runs import runs_that_saw
 
     context = _context(root, engine, spark_master)
     try:
@@ -161,7 +161,8 @@ def verify(all_objects: bool, engine: str, root: str | None, as_json: bool) -> N
         click.echo(f"root: {context.root}")
         scope = "all objects" if all_objects else "the latest versions"
         click.echo(f"{proof.objects} objects of {scope} were read: something listed is left in {len(left)}")
-        print_table(["rows", "of", "in"], [[r["rows"], r["what"], r["key"]] for r in left[:_SHOWN]]) if left else None
+        named = [[r["rows"], r["what"], f"{r['key']} {r['version'] or ''}".rstrip()] for r in left[:_SHOWN]]
+        print_table(["rows", "of", "in"], named) if left else None
     if left:
         mend = "`gristmill takedown purge` deletes them" if all_objects else "`gristmill takedown apply`"
         raise IntegrityError(f"{len(left)} objects still hold something that is listed", mend=mend)
@@ -183,23 +184,28 @@ def purge(delete: bool, engine: str, root: str | None, as_json: bool) -> None:
         context.close()
     if as_json:
         print_json(
-            {"root": context.root, "objects": found.keys, "bytes": found.size_bytes, "deleted": found.deleted,
-             "models": found.models, "runs": found.runs}
+            {"root": context.root, "objects": found.keys,
+             "versions": [{"key": v.key, "version": v.version, "is_mark": v.is_mark} for v in found.versions],
+             "bytes": found.size_bytes, "deleted": found.deleted, "models": found.models, "runs": found.runs}
         )  # fmt: skip
         return
     click.echo(f"root: {context.root}")
     verb = "deleted" if found.deleted else "would be deleted"
-    click.echo(f"{len(found.keys)} objects, {size(found.size_bytes)}, {verb}: older versions lose what they hold")
+    kept = f" and {len(found.versions)} versions and marks that the bucket keeps" if found.versions else ""
+    told = f"{len(found.keys)} objects{kept}, {size(found.size_bytes)}, {verb}"
+    click.echo(f"{told}: older versions of datasets lose what they hold")
     for key in found.keys[:_SHOWN]:
         click.echo(f"  {key}")
-    if len(found.keys) > _SHOWN:
-        click.echo(f"  ... and {len(found.keys) - _SHOWN} more (--json lists all)")
+    for version in found.versions[:_SHOWN]:
+        click.echo(f"  {version.key}, {'mark of deletion' if version.is_mark else 'version'} {version.version}")
+    if len(found.keys) > _SHOWN or len(found.versions) > _SHOWN:
+        click.echo("  ... (--json lists all)")
     for name in found.models:
         click.echo(f"  {name} was made of data that held the pages: it is not changed by this")
     for name in found.runs:
         click.echo(f"  run {name} trained on them: its checkpoints are not changed by this")
     click.echo("backups, mirrors and exported copies are not known here")
-    if not found.deleted and found.keys:
+    if not found.deleted and (found.keys or found.versions):
         click.echo("next: the same with --delete, then `gristmill takedown verify --all-objects`")
 
 

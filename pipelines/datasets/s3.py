@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import obstore
 from obstore import exceptions as refused
 
-from pipelines.datasets.store import ObjectInfo, check_key
+from pipelines.datasets.store import ObjectInfo, OldVersion, check_key
 from pipelines.errors import ConfigError, MissingObjectError, StoreError
 
 _PUT_AT_ONCE = 32 * 1024 * 1024  # above: multipart, in parts of 8 MiB
@@ -138,25 +140,62 @@ class S3Store:
         except MissingObjectError:
             return
 
-    def purge(self, key: str) -> None:
+    def purge(self, key: str, version: str | None = None) -> None:
         """Remove every version and delete marker of the object, where the bucket keeps or once kept versions."""
+        if version is None:
+            self.delete(key)
+            versions = [v for v, _, _, _ in self._versions(key) if v["Key"] == self._full(key)]
+        else:
+            versions = [{"Key": self._full(key), "VersionId": version}]
+        with self._told(key):
+            for found in versions:
+                self._client.delete_object(Bucket=self._bucket, Key=found["Key"], VersionId=found["VersionId"])
+
+    def old_versions(self, prefix: str) -> Iterator[OldVersion]:
+        """Versions that are not current, and delete markers, current or not."""
+        for found, key, is_mark, is_current in self._versions(prefix):
+            if is_mark or not is_current:
+                size = found.get("Size", 0)
+                yield OldVersion(key=key, version=found["VersionId"], size_bytes=size, is_mark=is_mark)
+
+    def get_version(self, key: str, version: str) -> bytes:
+        """By version id."""
+        with self._told(key):
+            return self._client.get_object(Bucket=self._bucket, Key=self._full(key), VersionId=version)["Body"].read()
+
+    def _versions(self, prefix: str) -> Iterator[tuple[Any, str, bool, bool]]:
+        """(as S3 tells it, key, is a delete marker, is current) of all versions below a prefix."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=self._bucket, Prefix=self._full(prefix)
+        )
+        with self._told(prefix):
+            for page in pages:
+                for name, is_mark in (("Versions", False), ("DeleteMarkers", True)):
+                    for found in page.get(name, ()):
+                        key = found["Key"].removeprefix(f"{self._prefix}/" if self._prefix else "")
+                        yield found, key, is_mark, found["IsLatest"]
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    @cached_property
+    def _client(self) -> Any:
+        """A client that knows versions, made where it is needed: workers get a store by its location."""
         import boto3
+
+        return boto3.session.Session().client("s3")
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        self.delete(key)
-        full = f"{self._prefix}/{key}" if self._prefix else key
         try:
-            client = boto3.session.Session().client("s3")
-            pages = client.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=full)
-            for page in pages:
-                for version in [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]:
-                    if version["Key"] == full:
-                        client.delete_object(Bucket=self._bucket, Key=full, VersionId=version["VersionId"])
+            yield
         except (BotoCoreError, ClientError) as e:
             raise StoreError(
-                f"{self.location}: the versions of {key} cannot be listed or removed: {e}",
+                f"{self.location}: the versions of {key} cannot be listed, read or removed: {e}",
                 key=key,
-                mend="give these credentials s3:ListBucketVersions and s3:DeleteObjectVersion",
+                mend="give these credentials s3:ListBucketVersions, s3:GetObjectVersion and s3:DeleteObjectVersion",
             ) from None
 
 

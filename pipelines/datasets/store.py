@@ -27,6 +27,16 @@ class ObjectInfo:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldVersion:
+    """A version of an object that is not the current one; or a mark of its deletion, which has no bytes."""
+
+    key: str
+    version: str
+    size_bytes: int
+    is_mark: bool = False
+
+
 class Store(Protocol):
     """Keys are relative to `location`, with `/` between segments. Stores pickle by their location."""
 
@@ -56,8 +66,19 @@ class Store(Protocol):
         """Remove; an absent key is fine."""
         ...
 
-    def purge(self, key: str) -> None:
-        """Remove with all older versions of the object that the store may have kept; an absent key is fine."""
+    def purge(self, key: str, version: str | None = None) -> None:
+        """Remove with all older versions of the object that the store may have kept; an absent key is fine.
+
+        With `version` only that one goes.
+        """
+        ...
+
+    def old_versions(self, prefix: str) -> Iterator[OldVersion]:
+        """What the store keeps under this prefix beside the objects that can be read: older ones, marks of deletion."""
+        ...
+
+    def get_version(self, key: str, version: str) -> bytes:
+        """The bytes of an older version."""
         ...
 
 
@@ -207,9 +228,18 @@ class FolderStore:
         """Remove the file."""
         self._path(key).unlink(missing_ok=True)
 
-    def purge(self, key: str) -> None:
+    def purge(self, key: str, version: str | None = None) -> None:
         """Remove the file: a folder keeps no versions (snapshots of the file system are not ours to see)."""
-        self.delete(key)
+        if version is None:
+            self.delete(key)
+
+    def old_versions(self, _prefix: str) -> Iterator[OldVersion]:
+        """None."""
+        return iter(())
+
+    def get_version(self, key: str, _version: str) -> bytes:
+        """None is there."""
+        raise _missing(self.location, key)
 
 
 def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
@@ -281,9 +311,18 @@ class MemoryStore:
         """Forget."""
         self.objects.pop(check_key(key), None)
 
-    def purge(self, key: str) -> None:
+    def purge(self, key: str, version: str | None = None) -> None:
         """Forget."""
-        self.delete(key)
+        if version is None:
+            self.delete(key)
+
+    def old_versions(self, _prefix: str) -> Iterator[OldVersion]:
+        """None."""
+        return iter(())
+
+    def get_version(self, key: str, _version: str) -> bytes:
+        """None is there."""
+        raise _missing(self.location, key)
 
 
 def _missing(location: str, key: str) -> MissingObjectError:

@@ -34,10 +34,18 @@ DIGESTS = pa.schema(
 )
 
 
-def digest_lines(documents: pa.Table, counted: np.ndarray, rules: UnitRules, *, per_document: bool) -> pa.Table:
+def digest_lines(
+    documents: pa.Table,
+    counted: np.ndarray,
+    rules: UnitRules,
+    *,
+    per_document: bool,
+    order: tuple[np.ndarray, np.ndarray] | None = None,
+) -> pa.Table:
     """DIGESTS of documents (READ_COLUMNS); those not `counted` (a copy that another stands for) have none.
 
-    With `per_document` a unit that stands twice in a document is one.
+    `order`: place and tie, each (n,) int64, where they are not those of `survivor_columns`. With `per_document` a
+    unit that stands twice in a document is one.
     """
     texts = pc.if_else(pa.array(counted), documents["text"], pa.scalar(None, documents["text"].type))
     units = find_units(texts, rules)
@@ -55,7 +63,7 @@ def digest_lines(documents: pa.Table, counted: np.ndarray, rules: UnitRules, *, 
         [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(digest, "<u8"))],
     )
     packed = pc.if_else(pa.array(counted), packed, pa.scalar(None, pa.large_binary())).cast(pa.binary())
-    place, tie = survivor_columns(documents)
+    place, tie = order or survivor_columns(documents)
     return pa.table([documents["id"].combine_chunks(), pa.array(place), pa.array(tie), packed], schema=DIGESTS)
 
 

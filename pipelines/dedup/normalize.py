@@ -17,13 +17,14 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
+from pipelines.dedup.lanes import LETTERS, fold_ascii
 from pipelines.kernels import kernel
 
 SEPARATOR = np.uint32(0)
 VANISH = np.uint32(1 << 29)  # a bit that no other value has
 _CODE = np.uint32((1 << 21) - 1)
 _1, _2, _3, _4 = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-_BLOCK = np.uint64(32)
+_BLOCK = np.uint64(LETTERS)
 _LETTER = 1 << 30
 _UNSPACED = 1 << 31
 
@@ -85,29 +86,6 @@ def _fold_astral(code):
 
 
 @kernel
-def _ascii_block(utf8, i, out, k):
-    """Fold utf8[i : i + 32], all ASCII, into out[k:]; returns its letters. Arithmetic that the compiler vectorises."""
-    letters = np.uint32(0)
-    for q in range(_BLOCK):
-        byte = np.uint32(utf8[i + q])
-        lower = byte | np.uint32(0x20)
-        is_letter = np.uint32(lower - np.uint32(0x61)) < np.uint32(26)
-        is_digit = np.uint32(byte - np.uint32(0x30)) < np.uint32(10)
-        out[k + q] = lower if is_letter else (byte if is_digit else np.uint32(0))
-        letters += np.uint32(1) if is_letter else np.uint32(0)
-    return letters
-
-
-@kernel
-def _ascii_ahead(utf8, i):
-    """Whether utf8[i : i + 32] is all ASCII."""
-    seen = np.uint8(0)
-    for q in range(_BLOCK):
-        seen |= utf8[i + q]
-    return seen < np.uint8(0x80)
-
-
-@kernel
 def fold_raw(utf8, start, end, table, out):  # noqa: C901 - a branch a length of UTF-8
     """A folded code point, or zero for a separator, for each character of utf8[start:end] that does not vanish.
 
@@ -123,10 +101,14 @@ def fold_raw(utf8, start, end, table, out):  # noqa: C901 - a branch a length of
     while i < end:
         byte = np.uint32(utf8[i])
         if byte < 0x80:
-            while i + _BLOCK <= end and _ascii_ahead(utf8, i):
-                letters += np.uint64(_ascii_block(utf8, i, out, k))
-                i += _BLOCK
-                k += _BLOCK
+            while i + _BLOCK <= end:
+                folded = fold_ascii(utf8, i, out, k)
+                letters += folded >> np.uint64(32)
+                folded &= np.uint64(0xFFFFFFFF)
+                i += folded
+                k += folded
+                if folded < _BLOCK:
+                    break
             while i < end:
                 byte = np.uint32(utf8[i])
                 if byte >= 0x80:

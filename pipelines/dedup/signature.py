@@ -3,9 +3,9 @@
 Shingles are 5 characters where the document is written without spaces (see `normalize`: unspaced scripts make up a
 quarter of its letters) and 5 words elsewhere; a document is one or the other as a whole, so a mixed one has shingles
 throughout, and a copy of it the same ones. One kernel goes from bytes to band digests, sketch and normal form: no
-Python object a shingle. Permutations run outside and shingles inside, four at a time, so that the running minima stay
-in registers and the inner loop vectorises; shingle hashes are independent multiply-adds, not a rolling polynomial, for
-the same reason. 32-bit arithmetic is cast at every step: numba promotes uint32 * uint32 to uint64, and the minimum of
+Python object a shingle. Permutations run outside, 32 at a time, and shingles inside, so that the running minima stay in
+registers (`lanes`); shingle hashes are independent multiply-adds, not a rolling polynomial, so that they vectorise.
+32-bit arithmetic is cast at every step: numba promotes uint32 * uint32 to uint64, and the minimum of
 unwrapped products is no permutation.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.dedup.bands import BandPlan
+from pipelines.dedup.lanes import LETTERS, PERMUTATIONS, lowest_bit, minima_of_block, running_sums
 from pipelines.dedup.normalize import encode, fold_raw, fold_table, normal_forms, tighten, utf8_of
 from pipelines.kernels import kernel
 
@@ -41,7 +42,6 @@ _N0, _N1, _N2, _N3, _N4 = (
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 _SKETCH_MIX = np.uint32(0x9E3779B1)
 _SEED = 0x6772697374  # "grist": the permutations are part of the format of a signatures dataset
-_LANES = 32  # shingles are padded to a multiple, so that no scalar loop is left over
 _WORD_PLACES = 256
 
 
@@ -86,7 +86,7 @@ def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 def powers_of(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Powers of an odd number and of its inverse mod 2^32, enough for the longest text."""
-    longest = int(np.diff(offsets).max(initial=0)) + 2
+    longest = int(np.diff(offsets).max(initial=0)) + LETTERS + 1
     return _powers(max(12, longest.bit_length()))
 
 
@@ -139,44 +139,41 @@ def shingle_hashes(codes, length, unspaced, places, words, out):
 
 
 @kernel
-def _narrow_words(codes, length, powers, inverses, terms, is_end, sums, words):
+def _narrow_words(codes, length, powers, inverses, sums, gaps, words):
     """A 32-bit hash of each word of raw folded text into `words`; returns how many.
 
     The polynomial of a word's letters is a difference of two running sums, brought to the word's end by an inverse
-    power. So the only loop that is not vectorised adds and stores once a letter, the sum in the upper half and the
-    position in the lower, and has no branch.
+    power. Sums and gaps are vector code; what is left is one step a word, from one set bit to the next. `codes` and
+    `sums` must hold LETTERS more than `length` values, and the powers reach as far.
     """
     if length == 0:
         return 0
-    for j in range(length):
-        terms[j] = (np.uint64(np.uint32(codes[j] * powers[j])) << np.uint64(32)) + np.uint64(1)
-    is_end[0] = 0
-    for j in range(1, length):
-        is_end[j] = np.uint8(codes[j] == np.uint32(0)) & np.uint8(codes[j - 1] != np.uint32(0))
-    n = np.uint64(0)
-    total = np.uint64(0)
-    for j in range(np.uint64(length)):
-        total += terms[j]
-        sums[n] = total
-        n += np.uint64(is_end[j])
-    count = np.int64(n)
-    if codes[length - 1] != np.uint32(0):  # the last word ends with the text: as if a separator followed
-        sums[n] = total + np.uint64(1)
-        count += 1
+    blocks = length // LETTERS + 1
+    for j in range(length, blocks * LETTERS):
+        codes[j] = np.uint32(0)  # so that the last word ends as all others do
+    running_sums(codes, blocks, powers, sums, gaps)
+    count = 0
     last = np.uint32(0)
-    for w in range(count):
-        now = np.uint32(sums[w] >> np.uint64(32))
-        words[w] = np.uint32(np.uint32(now - last) * inverses[sums[w] & np.uint64(0xFFFFFFFF)])
-        last = now
+    before = np.uint32(1)  # whether the letter before the block's first is a gap
+    for block in range(blocks):
+        gap = gaps[block]
+        ends = np.uint32(gap & ~np.uint32(np.uint32(gap << np.uint32(1)) | before))
+        before = np.uint32(gap >> np.uint32(31))
+        while ends != np.uint32(0):
+            j = np.uint64(block * LETTERS) + np.uint64(lowest_bit(ends))
+            ends &= np.uint32(ends - np.uint32(1))
+            now = sums[j]
+            words[count] = np.uint32(np.uint32(now - last) * inverses[j + np.uint64(1)])
+            last = now
+            count += 1
     return count
 
 
 @kernel
 def _narrow_hashes(units, count, out):
-    """The shingles' hashes in 32 bits, 8 or 16 at a time, padded with the first to a multiple of `_LANES`.
+    """The shingles' hashes in 32 bits, 8 or 16 at a time; returns how many.
 
-    Enough for an estimate; what is counted exactly has the 64 bits of `shingle_hashes`. `out` must hold
-    count + _LANES values.
+    Enough for an estimate; what is counted exactly has the 64 bits of `shingle_hashes`. `out` must hold `count` values.
     """
     shingles = count - SHINGLE + 1
     if shingles < 1:
@@ -193,30 +190,18 @@ def _narrow_hashes(units, count, out):
         h = np.uint32(h * _N1)
         h ^= h >> np.uint32(16)
         out[j] = h
-    for j in range(shingles, (shingles + _LANES - 1) // _LANES * _LANES):
-        out[j] = out[0]
     return shingles
 
 
 @kernel
 def _minhash(narrow, count, multipliers, addends, signature):
-    """Minima over narrow[:count], which `_narrow_hashes` padded; count is 1 or more."""
-    padded = (count + _LANES - 1) // _LANES * _LANES
-    whole = len(multipliers) // 4 * 4
-    for p in range(0, whole, 4):
-        a0, a1, a2, a3 = multipliers[p], multipliers[p + 1], multipliers[p + 2], multipliers[p + 3]
-        b0, b1, b2, b3 = addends[p], addends[p + 1], addends[p + 2], addends[p + 3]
-        low0 = low1 = low2 = low3 = np.uint32(0xFFFFFFFF)
-        for j in range(padded):
-            x = narrow[j]
-            low0 = min(low0, np.uint32(np.uint32(a0 * x) + b0))
-            low1 = min(low1, np.uint32(np.uint32(a1 * x) + b1))
-            low2 = min(low2, np.uint32(np.uint32(a2 * x) + b2))
-            low3 = min(low3, np.uint32(np.uint32(a3 * x) + b3))
-        signature[p], signature[p + 1], signature[p + 2], signature[p + 3] = low0, low1, low2, low3
+    """Minima over narrow[:count]; count is 1 or more."""
+    whole = len(multipliers) // PERMUTATIONS * PERMUTATIONS
+    for p in range(0, whole, PERMUTATIONS):
+        minima_of_block(narrow, count, multipliers, addends, signature, p)
     for p in range(whole, len(multipliers)):
         low = np.uint32(0xFFFFFFFF)
-        for j in range(padded):
+        for j in range(count):
             low = min(low, np.uint32(np.uint32(multipliers[p] * narrow[j]) + addends[p]))
         signature[p] = low
 
@@ -241,12 +226,11 @@ def _sign(
     longest = 0
     for d in range(len(offsets) - 1):
         longest = max(longest, offsets[d + 1] - offsets[d])
-    codes = np.empty(longest + 1, np.uint32)
-    terms = np.empty(longest + 1, np.uint64)
-    is_end = np.empty(longest + 1, np.uint8)
-    sums = np.empty(longest + 2, np.uint64)
+    codes = np.empty(longest + LETTERS, np.uint32)
+    sums = np.empty(longest + LETTERS, np.uint32)
+    gaps = np.empty(longest // LETTERS + 1, np.uint32)
     units = np.empty(longest + 1, np.uint32)
-    narrow = np.empty(longest + 1 + _LANES, np.uint32)
+    narrow = np.empty(longest + 1, np.uint32)
     signature = np.empty(len(multipliers), np.uint32)
     k = 0
     for d in range(len(offsets) - 1):
@@ -255,7 +239,7 @@ def _sign(
             length = tighten(codes, length, unspaced)
             count = _narrow_hashes(codes, length, narrow)
         else:
-            words = _narrow_words(codes, length, powers, inverses, terms, is_end, sums, units)
+            words = _narrow_words(codes, length, powers, inverses, sums, gaps, units)
             count = _narrow_hashes(units, words, narrow)
         if len(form_ends) > 0:
             k = encode(codes, length, form, k)

@@ -2,6 +2,8 @@
 
     python -m tests.faults.kill_driver FOLDER [--crawl PATTERN] [--to JOB] [--engine process] [--at JOB=SECONDS ...]
 
+`kill_when` kills by what stands in the store and not by the clock, for the steps within one job.
+
 Prints one JSON line: for each stage whether the kill met it at work, and whether all content sums are equal.
 """
 
@@ -57,6 +59,19 @@ def kill_in(root: Path, job: str, options: argparse.Namespace) -> bool:
             os.kill(process.pid, signal.SIGKILL)
         process.stderr.read()
     return was_running
+
+
+def kill_when(root: Path, line: list[str], pattern: str, seconds: float = 120.0) -> bool:
+    """Start a command and kill -9 it once a path below `root` matches; whether that was before it ended by itself."""
+    with subprocess.Popen(line, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            if any(root.glob(pattern)):
+                break
+            time.sleep(0.005)
+        was_running = process.poll() is None
+        process.kill()
+    return was_running and any(root.glob(pattern))
 
 
 def contents(root: Path) -> dict[str, Any]:

@@ -156,6 +156,27 @@ def test_copies_that_dedup_removes_are_neither_counted_nor_cut():
     assert sum(own in after(row) for row in rows(ctx).values()) == 1
 
 
+def preferred(count=10):
+    """Documents of one length that share a notice; only the last one's domain is preferred."""
+    rng = random.Random(5)
+    texts = [f"{join(prose(rng, 'zh', 60))}\n{NOTICES[0]}" for _ in range(count)]
+    domains = [f"d{i}.example" for i in range(count)]
+    return [
+        {"text": text, "id": name(i), "file": "f", "offset": i, "date": "2026-01-01T00:00:00Z", "domain": domain}
+        for i, (text, domain) in enumerate(zip(texts, domains, strict=True))
+    ], domains[-1]
+
+
+def test_the_first_document_is_the_one_that_deduplication_would_keep():
+    ctx = context()
+    documents, domain = preferred()
+    commit_documents(ctx, {"a": documents[:5], "b": documents[5:]})
+    dedup_documents.run(dedup_documents.Config(preferred_domains=(domain,)), context(ctx.store))
+    for signatures, stays in (("", name(0)), ("signatures", name(9))):
+        lines(context(ctx.store), signatures=signatures)
+        assert [key for key, row in rows(ctx).items() if NOTICES[0] in after(row)] == [stays]
+
+
 def test_occurrences_count_where_they_are_asked_for():
     ctx = context()
     text = "\n".join([NOTICES[0]] * 9 + ["This stands here and nowhere else in all the world."])

@@ -141,6 +141,22 @@ def test_copies_that_dedup_removes_are_not_looked_at():
     assert made.stats["hollow"] == 1
 
 
+def test_the_first_document_is_the_one_that_deduplication_would_keep():
+    ctx = context()
+    rng = random.Random(3)
+    passage = "".join(rng.choices("abcdefghij ", k=150))
+    own = ["".join(rng.choices("klmnopqrst ", k=300)) for _ in range(6)]
+    documents = [
+        {"text": f"{text}\n{passage}", "id": name(i), "file": "f", "offset": i, "domain": f"d{i}.example"}
+        for i, text in enumerate(own)
+    ]
+    commit_documents(ctx, {"a": documents[:3], "b": documents[3:]})
+    dedup_documents.run(dedup_documents.Config(preferred_domains=("d4.example",)), context(ctx.store))
+    for signatures, stays in (("", name(0)), ("signatures", name(4))):
+        substrings(context(ctx.store), signatures=signatures)
+        assert [key for key, row in rows(ctx).items() if not row["substrings.spans"]] == [stays]
+
+
 def test_settings_that_make_no_sense_are_refused():
     ctx = context()
     commit_documents(ctx, {"a": corpus(0, 3)})

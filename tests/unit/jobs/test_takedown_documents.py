@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import uuid
 
@@ -9,7 +11,15 @@ import numpy as np
 import pytest
 
 from cluster.cli import main
-from jobs import dedup_documents, extract_crawl, filter_documents, tokenize_documents, train_tokenizer
+from jobs import (
+    dedup_documents,
+    dedup_substrings,
+    extract_crawl,
+    filter_documents,
+    takedown_documents,
+    tokenize_documents,
+    train_tokenizer,
+)
 from jobs.runtime import execute
 from jobs.runtime.context import Context
 from jobs.takedown_documents import apply, request
@@ -252,6 +262,54 @@ def test_killed_at_every_seventh_store_call_the_same_command_ends_at_the_same_co
         assert verify(context(broken)).left.num_rows == 0
     else:
         raise AssertionError("the kill never came too late")
+
+
+def test_pieces_of_texts_that_a_broken_run_left_behind_are_named_and_removed_and_it_begins_anew(store):
+    ask(store)
+    apply(context(store))
+    whole = MemoryStore(f"memory://{uuid.uuid4().hex}")
+    whole.objects.update(store.objects)
+    config = dedup_substrings.Config(dedup="")
+    wanted = dedup_substrings.run(config, context(whole))[0].content_sum
+    assert not [key for key in whole.objects if "/windows-" in key]
+    for kill in itertools.count(20, 4):
+        execute._open.clear()
+        with contextlib.suppress(Killed):
+            dedup_substrings.run(config, context(CountingStore(store, die_at=kill)))
+        if any("/spooler-" in key for key in store.objects):
+            break
+    execute._open.clear()
+    left = verify(context(store), all_objects=True).left.to_pylist()
+    assert any("/windows-" in row["key"] and row["what"].startswith("pieces") for row in left)
+    told = purge(context(store))
+    assert any("/windows-" in key for key in told.keys) and any("/spooler-" in key for key in told.keys)
+    purge(context(store), delete=True)
+    assert not [key for key in store.objects if "/windows-" in key or "/spooler-" in key]
+    assert verify(context(store), all_objects=True).left.num_rows == 0
+    execute._open.clear()
+    assert dedup_substrings.run(config, context(store))[0].content_sum == wanted
+
+
+def test_what_is_looked_for_does_not_travel_with_the_tasks(store, monkeypatch):
+    """Ten thousand ids in a task's configuration would be sent with every unit."""
+    seen = []
+
+    def spied(context, stage, *rest, **more):
+        seen.append(len(repr(stage.worker_config)))
+        return do_units(context, stage, *rest, **more)
+
+    do_units = takedown_documents.do_units
+    monkeypatch.setattr(takedown_documents, "do_units", spied)
+    rows = targets("url", [BY_URL], source="f") + targets("domain", [BY_DOMAIN], source="f")
+    request(context(store), rows, "")
+    before = set(store.objects)
+    assert apply(context(store), dry_run=True).found == {"url": 1, "domain": 5, "twin": 1}
+    few, seen[:] = max(seen), []
+    assert {key for key in store.objects if "/wanted/" in key} == set()
+    assert {key for key in set(store.objects) - before if "/attempts/" not in key} == set()
+    request(context(store), targets("domain", ["example"], source="f"), "")
+    assert sum(apply(context(store), dry_run=True).found.values()) >= 27
+    assert max(seen) <= few + 200
 
 
 def test_the_audit_and_the_list_hold_no_word_of_a_page(store):
