@@ -1,9 +1,10 @@
 """Find exact and near duplicates among the documents and mark them; nothing is removed here.
 
-Signatures are computed once a document and reused when a crawl is appended. Exact copies meet by their digest, the
-others by bands of minima: Spark shuffles digests and numbers, never a text. Every pair that removes a document is
-checked by the exact similarity of the two texts; a sketch may only reject. Three rounds at most find for each removed
-document one that stays. Earlier versions' decisions stand, and nothing of theirs is compared again.
+Signatures are computed once a document and reused when a crawl is appended. Where it is asked for, captures of one URL
+leave for one of them. Exact copies meet by their digest, the others by bands of minima: Spark shuffles digests and
+numbers, never a text. Every pair that removes a document is checked by the exact similarity of the two texts; a sketch
+may only reject. Three rounds at most find for each removed document one that stays. Earlier versions' decisions stand,
+and nothing of theirs is compared again.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 2
-VERSION = 2
+SIGNATURES_VERSION = 3
+VERSION = 3
 _SMALL_ROUND = 20_000  # edges that are compared in this process: less than what sending them out costs
 _SMALL_DATASET = 1_000_000  # documents of which this process may hold a byte each
 
@@ -67,6 +68,10 @@ class Config:
     measure: Literal["jaccard", "containment"] = setting(
         "jaccard", "similarity: shared n-grams over all, or over the fewer"
     )
+    urls: Literal["off", "latest", "first"] = setting(
+        "off", "captures of one URL leave for the latest or first one, whatever they say; off: they are compared"
+    )
+    mobile_hosts: bool = setting(False, "URLs: m., mobile., wap., 3g., touch. of a site are that site")
     scope: Literal["global", "generation"] = setting("global", "generation: a crawl is compared with itself only")
     survivor: Literal["first", "best"] = setting("first", "best: a later, better copy takes over; all is decided anew")
     score: str = setting("", "column of the documents (0 to 1) that goes before length in the survivor order")
@@ -95,7 +100,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     plan = BandPlan(**asdict(config.lsh))
     documents = context.open(config.documents)
-    bands = {"num_bands": plan.num_bands, "rows_per_band": plan.rows_per_band}
+    bands: dict[str, Any] = {"num_bands": plan.num_bands, "rows_per_band": plan.rows_per_band}
+    bands["mobile_hosts"] = config.mobile_hosts
     rule = OrderRule(score=config.score, preferred_domains=tuple(config.preferred_domains))
     signed = run_stage(
         context,
@@ -104,7 +110,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
             stage_id=stage_id("dedup_documents.signatures", SIGNATURES_VERSION, bands | asdict(rule)),
             outputs=(Output(dataset=config.signatures, kind="signatures", schema=signatures_schema(plan)),),
             worker="jobs.dedup_documents:open_signer",
-            worker_config={"plan": asdict(config.lsh), "rule": asdict(rule)},
+            worker_config={"plan": asdict(config.lsh), "rule": asdict(rule), "mobile_hosts": config.mobile_hosts},
             equations={"documents": Equation(total="rows", terms=("signed", "failed"))},
             config=bands,
         ),
@@ -258,24 +264,35 @@ class _Wide:
 
     def run(self) -> dict[str, Any]:
         """Everything up to the decisions; the report of pairs and clusters."""
-        from jobs.dedup_exchange import exchange_bands, exchange_copies
+        from jobs.dedup_exchange import exchange_bands, exchange_captures, exchange_copies
         from jobs.dedup_steps import marks_key
         from pipelines.dedup.rounds import ROUNDS
         from pipelines.dedup.signed import band_columns
 
-        copies_marks = marks_key(self.prefix, "copies")
+        with_urls = self.config.urls != "off"
+        gone = marks_key(self.prefix, "captures") if with_urls else None
+        out = marks_key(self.prefix, "out")
+        captures: Stored = []
         columns = band_columns(self.plan)
-        with self.context.progress.stage("dedup_documents: buckets", 1 + len(columns)) as tick:
-            copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts))
-            keys = [table["key"] for table in copies]
-            self._work("copies", [{"step": "copies", "copies": keys}], small=self._is_small(copies))
+        with self.context.progress.stage("dedup_documents: buckets", 1 + with_urls + len(columns)) as tick:
+            if with_urls:
+                policy = self.config.urls
+                captures = self._once(
+                    "captures", lambda: exchange_captures(self._exchange(), self.terms, self.parts, policy)
+                )
+                mark = {"step": "captures", "captures": _keys(captures)}
+                self._work("captures", [mark], small=self._is_small(captures))
+                tick(PART_LIST.empty_table())
+            copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts, gone))
+            mark = {"step": "copies", "copies": _keys(copies), "urls": with_urls}
+            self._work("copies", [mark], small=self._is_small(copies))
             tick(PART_LIST.empty_table())
             stored: Stored = []
             for column in columns:
                 stored += self._once(
                     column,
                     lambda column=column: exchange_bands(
-                        self._exchange(), self.terms, self.parts, column, copies_marks
+                        self._exchange(), self.terms, self.parts, column, out
                     ),
                 )
                 tick(PART_LIST.empty_table())
@@ -284,11 +301,17 @@ class _Wide:
         rounds: list[Stored] = []
         for number in range(1, ROUNDS + 1):
             rounds.append(self._round(number, buckets, rounds))
-        decide = {"step": "decide", "copies": keys, "buckets": [table["key"] for table in buckets]}
-        every = copies + [table for edges in rounds for table in edges]
+        decide = {
+            "step": "decide",
+            "captures": _keys(captures),
+            "copies": _keys(copies),
+            "buckets": _keys(buckets),
+        }
+        every = captures + copies + [table for edges in rounds for table in edges]
         self._work("decide", [decide], small=self._is_small(every))
         report = json.loads(self.store.get(f"{self.prefix}/report.json"))
         return {
+            "urls": sum(table["rows"] for table in captures),
             "exact": sum(table["rows"] for table in copies),
             "candidates": sum(table["rows"] for edges in rounds for table in edges),
             **self.counts,
@@ -393,6 +416,10 @@ class _Wide:
         return [{"digest": f"{row['digest'] & (2**64 - 1):016x}", "documents": row["size"]} for row in rows]
 
 
+def _keys(stored: Stored) -> list[str]:
+    return [table["key"] for table in stored]
+
+
 def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Signatures of one documents part."""
     from pipelines.datasets.dataset import read_parquet
@@ -401,12 +428,12 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     from pipelines.dedup.signed import READ_COLUMNS, sign_documents
 
     plan = BandPlan(**worker_config["plan"])
-    rule = worker_config["rule"]
+    rule, mobile = worker_config["rule"], worker_config["mobile_hosts"]
     order = OrderRule(score=rule["score"], preferred_domains=tuple(rule["preferred_domains"]))
 
     def sign(unit: Unit) -> UnitResult:
         documents = read_parquet(store.get(unit.spec["key"]), [*READ_COLUMNS, *order.columns])
-        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order)})
+        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order, mobile_hosts=mobile)})
         _count(result, documents["id"], "signed")
         return result
 

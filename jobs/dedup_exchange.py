@@ -2,7 +2,7 @@
 
 Both run the functions of `pipelines.dedup` and store tables under content-named keys; the driver sees keys and counts
 only. Through Spark's shuffle go binary parcels, one for each part and target, so the JVM is paid by the byte: 32 bytes
-a document and band, 40 for the exact digest, 48 an edge, never a text or a sketch.
+a document and band, 40 for the exact digest, 48 for the URL, 48 an edge, never a text or a sketch.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pipelines.dedup.marks import read_all_marks
 from pipelines.dedup.nodes import put_table
 from pipelines.dedup.rounds import distinct_edges, round_edges
 from pipelines.dedup.signed import BANDS_PER_COLUMN
+from pipelines.dedup.urls import URL, url_rows
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -33,6 +34,7 @@ Parcel = tuple[int, bytes]
 TARGET_BYTES = 64 * 1024 * 1024  # of parcels, in the task that sorts them
 MAX_TARGETS = 20_000
 PARCELS = "parcels"  # kind of a row that tells bytes, not a table
+_COPY_WIDTH, _CAPTURE_WIDTH = 5, 6  # numbers in a row
 _EDGE_TARGETS = 8  # the same in every round, whatever cluster goes on with it
 
 
@@ -124,10 +126,18 @@ def _targets(size_bytes: int, least: int) -> int:
     return max(least, min(MAX_TARGETS, 1 + size_bytes // TARGET_BYTES))
 
 
-def exchange_copies(exchange: Exchange, terms: Terms, parts: pa.Table) -> Stored:
-    """EDGES from the best document of each exact digest to its copies."""
-    targets = _targets(40 * sum(parts["rows"].to_pylist()), exchange.parallelism)
-    return exchange.run(parts.to_pylist(), partial(_make_copies, terms), partial(_take_copies, terms), targets)
+def exchange_captures(exchange: Exchange, terms: Terms, parts: pa.Table, policy: str) -> Stored:
+    """EDGES from the capture of each URL that stays to the others."""
+    targets = _targets(8 * _CAPTURE_WIDTH * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    make, take = partial(_make_captures, terms, policy), partial(_take_copies, terms, "captures")
+    return exchange.run(parts.to_pylist(), make, take, targets)
+
+
+def exchange_copies(exchange: Exchange, terms: Terms, parts: pa.Table, captures: str | None) -> Stored:
+    """EDGES from the best document of each exact digest to its copies, without the marked captures."""
+    targets = _targets(8 * _COPY_WIDTH * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    make, take = partial(_make_copies, terms, captures), partial(_take_copies, terms, "copies")
+    return exchange.run(parts.to_pylist(), make, take, targets)
 
 
 def exchange_bands(exchange: Exchange, terms: Terms, parts: pa.Table, column: str, copies: str) -> Stored:
@@ -154,13 +164,22 @@ def exchange_edges(
     return exchange.run([table["key"] for table in buckets], make, take, targets)
 
 
-def _make_copies(terms: Terms, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
-    yield from parcels(exact_rows(store, part, apart=terms.apart), targets)
+def _make_captures(terms: Terms, policy: str, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
+    signatures = read_parquet(store.get(part["signatures"]), [URL, "place", "tie"])
+    rows = url_rows(signatures, part["first_node"], part["generation"], policy=policy, apart=terms.apart)
+    yield from parcels(rows, targets)
 
 
-def _take_copies(terms: Terms, store: Store, target: int, blobs: list[bytes]) -> Stored:
-    edges = copy_edges(unpacked(blobs, 5), terms.starts, terms.fresh_from)
-    return _put(store, terms, "copies", target, edges)
+def _make_copies(
+    terms: Terms, captures: str | None, store: Store, part: dict[str, Any], targets: int
+) -> Iterator[Parcel]:
+    yield from parcels(exact_rows(store, part, captures, apart=terms.apart), targets)
+
+
+def _take_copies(terms: Terms, kind: str, store: Store, target: int, blobs: list[bytes]) -> Stored:
+    width = _CAPTURE_WIDTH if kind == "captures" else _COPY_WIDTH
+    edges = copy_edges(unpacked(blobs, width), terms.starts, terms.fresh_from)
+    return _put(store, terms, kind, target, edges)
 
 
 def _make_bands(

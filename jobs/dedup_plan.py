@@ -25,6 +25,7 @@ from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.schemas import DOCUMENTS
 from pipelines.datasets.store import MemoryStore, Store
 from pipelines.dedup.bands import BandPlan, s_curve
+from pipelines.dedup.urls import URL
 from pipelines.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
     banded = whole.banded / sample.num_rows
     copies = whole.stats["exact"] / sample.num_rows
     candidates = whole.stats["candidates"] / sample.num_rows
-    shuffled = total * (40 * whole.digested / sample.num_rows + 32 * plan.num_bands * max(0.0, banded - copies))
+    captures = 48 * whole.addressed / sample.num_rows if config.urls != "off" else 0.0
+    shuffled = total * (captures + 40 * whole.digested / sample.num_rows + 32 * plan.num_bands * max(0.0, banded - copies))
     cpu = SESSION_CPU_S + total * each
     linked = total * (whole.stats["exact"] + whole.stats["verified"]) / sample.num_rows
     memory = request.cores * (300 + 4 * TARGET_MB) + 200e-6 * linked + 4 * total / 8e6 * request.cores
@@ -102,8 +104,9 @@ class _Trial:
         self.stats: dict[str, Any] = {"verified": 0, **marked.stats["pairs"]}
         made = [open_dataset(context.store, name) for name in ("signatures", "dedup", "dedup_pairs")]
         self.written = sum(row["bytes"] for dataset in made for row in dataset.parts().to_pylist())
-        table = made[0].to_arrow(["exact", "sketch"])
+        table = made[0].to_arrow(["exact", "sketch", URL])
         self.digested = len(table) - table["exact"].null_count
+        self.addressed = len(table) - table[URL].null_count
         self.banded = len(table) - table["sketch"].null_count
 
 

@@ -24,6 +24,7 @@ from pipelines.dedup.marks import pack, read_all_marks
 from pipelines.dedup.nodes import owners, put_chunks, put_table, read_ids, read_tables
 from pipelines.dedup.rounds import ROUNDS, uncompared
 from pipelines.dedup.sketches import estimates, rejection_bound
+from pipelines.dedup.urls import CAPTURE
 from pipelines.dedup.verify import similarities
 
 NAMED = pa.schema([*survivors.DECISIONS, ("cluster_id", pa.string()), ("match_id", pa.string())])
@@ -73,6 +74,7 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
     """A unit does the step that it names."""
     work = Work(worker_config, store)
     steps = {
+        "captures": mark_captures,
         "copies": mark_copies,
         "wanted": list_wanted,
         "gather": gather_part,
@@ -88,12 +90,23 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
     return step
 
 
+def mark_captures(work: Work, spec: dict[str, Any]) -> None:
+    """Bits of the captures for which another one of their URL stays."""
+    captures = earlier_states(work.store, work.earlier(), work.nodes) & CAPTURE != 0
+    captures[read_tables(work.store, spec["captures"], EDGES)["member"].to_numpy()] = True
+    work.put_marks("captures", captures)
+
+
 def mark_copies(work: Work, spec: dict[str, Any]) -> None:
-    """Bits of the exact copies, and of what earlier versions decided."""
+    """Bits of the exact copies, of all who leave before the bands, and of what earlier versions decided."""
     states = earlier_states(work.store, work.earlier(), work.nodes)
     copies = states & 1 != 0
     copies[read_tables(work.store, spec["copies"], EDGES)["member"].to_numpy()] = True
     work.put_marks("copies", copies)
+    if not spec["urls"]:
+        work.put_marks("captures", np.zeros(work.nodes, bool))
+    captures = np.unpackbits(work.marks("captures"), bitorder="little")[: work.nodes].astype(bool)
+    work.put_marks("out", copies | captures)
     for number in range(1, ROUNDS + 1):
         work.put_marks(f"earlier-{number}", (states >> number) & 1 != 0)
 
@@ -193,20 +206,22 @@ def settle_round(work: Work, spec: dict[str, Any]) -> None:
     work.put_marks(f"removed-{number}", marked)
 
 
+def _as_links(work: Work, keys: list[str], similarity: float, number: int) -> pa.Table:
+    """EDGES as LINKS of that similarity and round."""
+    edges = read_tables(work.store, keys, EDGES)
+    edges = edges.append_column("similarity", pa.array(np.full(edges.num_rows, similarity)))
+    return edges.append_column("round", pa.array(np.full(edges.num_rows, number, np.int64))).cast(survivors.LINKS)
+
+
 def decide_all(work: Work, spec: dict[str, Any]) -> None:
     """Survivors, matches and clusters, in this one task; stored as NAMED below `decisions/`, LINKS below `placed/`."""
-    fresh = read_tables(work.store, spec["copies"], EDGES)
-    fresh = fresh.append_column("similarity", pa.array(np.ones(fresh.num_rows)))
-    fresh = fresh.append_column("round", pa.array(np.zeros(fresh.num_rows, np.int64))).cast(survivors.LINKS)
-    links = _links(work, ROUNDS)
-    placed = pa.concat_tables([fresh, links])
+    captures = _as_links(work, spec["captures"], np.nan, survivors.CAPTURE_ROUND)
+    placed = pa.concat_tables([captures, _as_links(work, spec["copies"], 1.0, 0), _links(work, ROUNDS)])
     put_chunks(work.store, f"{work.prefix}/placed", "member", sorted_rows(placed, [("member", "ascending")]))
-    old = earlier_links(work.store, work.earlier(), work.parts)
-    old_copies = old.filter(pa.array(old["round"].to_numpy() == 0))
-    copies = pa.concat_tables([old_copies, fresh])
-    links = pa.concat_tables([old.filter(pa.array(old["round"].to_numpy() > 0)), links])
+    every = pa.concat_tables([earlier_links(work.store, work.earlier(), work.parts), placed])
     removed = [work.marks(f"removed-{number}") for number in range(1, ROUNDS + 1)]
-    decisions = survivors.decide(copies, links, work.starts, work.fresh_from, work.marks("copies"), removed)
+    fates = survivors.Fates(captures=work.marks("captures"), copies=work.marks("copies"), removed=removed)
+    decisions = survivors.decide(every, work.starts, work.fresh_from, fates)
     columns = [decisions[name].to_numpy() for name in ("cluster",)] + [decisions["match"].drop_null().to_numpy()]
     nodes = np.unique(np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64))
     ids = read_ids(work.store, work.parts, nodes)
@@ -219,7 +234,7 @@ def decide_all(work: Work, spec: dict[str, Any]) -> None:
     left = [uncompared(read_parquet(work.store.get(key)), removed, work.fresh_from) for key in spec["buckets"]]
     report = {
         **survivors.cluster_report(named),
-        "better_not_taken": survivors.better_not_taken(copies, links, decisions),
+        "better_not_taken": survivors.better_not_taken(every, decisions),
         "uncompared": len(np.unique(np.concatenate([np.zeros(0, np.int64), *left]))),
     }
     work.store.put(f"{work.prefix}/report.json", json.dumps(report, sort_keys=True).encode())

@@ -25,15 +25,18 @@ HOT = pa.schema([("digest", pa.int64()), ("size", pa.int64())])
 _ODD = np.int64(0x1E3779B97F4A7C15)
 
 
-def exact_rows(store: Store, part: dict[str, Any], *, apart: bool = False) -> np.ndarray:
-    """(m, 5) int64 of a part: both halves of the exact digest, place, tie, node. `apart`: generations do not meet."""
-    return _rows(store, part, EXACT, None, apart)
+def exact_rows(store: Store, part: dict[str, Any], gone: str | None = None, *, apart: bool = False) -> np.ndarray:
+    """(m, 5) int64 of a part: both halves of the exact digest, place, tie, node. `apart`: generations do not meet.
+
+    `gone`: key of the bits of documents that have left before and have no rows.
+    """
+    return _rows(store, part, EXACT, gone, apart)
 
 
 def band_rows(
     store: Store, part: dict[str, Any], column: str, copies: str | None, *, apart: bool = False
 ) -> np.ndarray:
-    """(m, 4) int64 of a part: digest, place, tie, node, for each band of a column; exact copies have no rows.
+    """(m, 4) int64 of a part: digest, place, tie, node, for each band of a column; `copies` have no rows.
 
     Bands share one space of digests, since the band's number is in its digest.
     """
@@ -98,11 +101,15 @@ def meeting(rows: np.ndarray, keys: int, generation_starts: np.ndarray) -> tuple
 
 
 def copy_edges(rows: np.ndarray, generation_starts: np.ndarray, fresh_from: int) -> pa.Table:
-    """EDGES from the best document of each exact digest to its copies; only copies from node `fresh_from` on."""
+    """EDGES from the best document of each digest of two halves to the others; only to those from `fresh_from` on.
+
+    (n, 5): the halves, place, tie, node. A sixth column is the place that the edges tell, where they are sorted by
+    another one.
+    """
     rows, start = meeting(rows, 2, generation_starts)
     centre = np.flatnonzero(start)[np.cumsum(start) - 1]
     member = np.flatnonzero(~start & (rows[:, 4] >= fresh_from))
-    return edges_table(rows[:, 2:], centre[member], member)
+    return edges_table(rows[:, [rows.shape[1] - 1, 3, 4] if rows.shape[1] > 5 else [2, 3, 4]], centre[member], member)
 
 
 def bucket_table(

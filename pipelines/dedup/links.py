@@ -33,8 +33,8 @@ PAIRS = pa.schema(
         _field("other_row", pa.int64(), "row in it"),
         _field("other_place", pa.int64(), "place of the better document"),
         _field("other_tie", pa.int64(), "its tie"),
-        _field("similarity", pa.float64(), "exact similarity of the two; 1 for an exact copy"),
-        _field("round", pa.int64(), "round that compared them; 0 for an exact copy"),
+        _field("similarity", pa.float64(), "exact similarity of the two; 1 for an exact copy; null for a capture"),
+        _field("round", pa.int64(), "round that compared them; 0 for an exact copy, -1 for captures of one URL"),
     ]
 )
 EARLIER = pa.schema(
@@ -60,7 +60,7 @@ def part_pairs(links: pa.Table, parts: pa.Table, first_node: int) -> pa.Table:
         "other_row": links["centre"].to_numpy() - firsts[owner.to_numpy()],
         "other_place": links["centre_place"],
         "other_tie": links["centre_tie"],
-        "similarity": np.round(links["similarity"].to_numpy(), 4),
+        "similarity": pa.array(np.round(links["similarity"].to_numpy(), 4), from_pandas=True),
         "round": links["round"],
     }
     return pa.table(columns, schema=PAIRS)
@@ -96,7 +96,7 @@ def earlier_states(store: Store, earlier: Sequence[dict[str, Any]], count: int) 
     """(count,) uint8 `dedup.state` of all documents; 0 for those that are not decided yet."""
     states = np.zeros(count, np.uint8)
     for row in earlier:
-        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].to_numpy()
+        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].fill_null(0).to_numpy()
         if len(found) != row["rows"]:
             raise IntegrityError(f"{row['annotations']} has {len(found)} rows, its documents {row['rows']}")
         states[row["first_node"] : row["first_node"] + row["rows"]] = found

@@ -34,9 +34,10 @@ def texts(seed, count):
 
 
 def rows_of(crawl, listed):
+    rng = random.Random(f"urls {crawl}")
     return [
         {"text": text, "id": f"{random.Random(f'{crawl} {i}').getrandbits(128):032x}", "file": f"c{crawl}", "offset": i,
-         "date": f"2026-11-0{1 + i % 5}T00:00:00Z"}
+         "date": f"2026-11-0{1 + i % 5}T00:00:00Z", "url": f"https://www.site.example/{rng.randrange(90)}#{i}"}
         for i, text in enumerate(listed)
     ]  # fmt: skip
 
@@ -67,15 +68,26 @@ def definition(crawls, config):  # noqa: C901 - the whole definition at a glance
         rows = [row | {"generation": 0} for row in rows]
     rows.sort(key=lambda r: (r["generation"], -len(r["text"]), r["date"], r["id"]))
     column = pa.array([row["text"] for row in rows])
+    addresses = {}
+    for i, row in enumerate(rows if config.urls != "off" else []):
+        addresses.setdefault(row["url"].partition("#")[0], []).append(i)
+    capture = {}
+    for found in addresses.values():
+        days = {i: int(rows[i]["date"][8:10]) for i in found}
+        first = min(found, key=lambda i: (
+            rows[i]["generation"], days[i] if config.urls == "first" else -days[i], rows[i]["id"],
+        ))  # fmt: skip
+        capture |= {i: first for i in found if i != first}
     forms = normal_forms(column).to_pylist()
     original = {}
     for i, form in enumerate(forms):
-        original.setdefault(form, i)
-    copy = {i: original[form] for i, form in enumerate(forms) if original[form] != i}
+        if i not in capture:
+            original.setdefault(form, i)
+    copy = {i: original[form] for i, form in enumerate(forms) if i not in capture and original[form] != i}
     bands, _, counts = band_digests(column, plan)
     buckets = {}
     for i in range(len(rows)):
-        if i not in copy and counts[i]:
+        if i not in copy and i not in capture and counts[i]:
             for digest in bands[i].tolist():
                 buckets.setdefault(digest, []).append(i)
     spent = {digest: set() for digest in buckets}
@@ -99,6 +111,9 @@ def definition(crawls, config):  # noqa: C901 - the whole definition at a glance
         verdict[i] = (False, *min(near)) if near else (True, None, None)
     for i, first in copy.items():
         verdict[i] = (False, first, 1.0) if verdict[first][0] else verdict[first]
+    for i, first in capture.items():
+        keep, match, _ = verdict[first]
+        verdict[i] = (False, first if keep else match, None)
     return {
         rows[i]["id"]: (keep, None if match is None else rows[match]["id"], None if s is None else round(s, 4))
         for i, (keep, match, s) in verdict.items()
@@ -110,9 +125,11 @@ def told(found):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("survivor", ["first", "best"])
-def test_the_job_does_what_its_definition_says(seed, survivor):
-    config = Config(lsh=Lsh(**PLAN), survivor=survivor, pairs_per_unit=7)
+@pytest.mark.parametrize(
+    ("survivor", "urls"), [("first", "off"), ("best", "off"), ("first", "latest"), ("best", "first")]
+)
+def test_the_job_does_what_its_definition_says(seed, survivor, urls):
+    config = Config(lsh=Lsh(**PLAN), survivor=survivor, urls=urls, pairs_per_unit=7)
     crawls = [rows_of(g, texts(100 * seed + g, 40)) for g in range(2)]
     ctx = context()
     for _ in commit_all(ctx, crawls):
@@ -120,13 +137,20 @@ def test_the_job_does_what_its_definition_says(seed, survivor):
     _, marked = run(config, ctx)
     expected = definition(crawls, config)
     assert told(verdicts(ctx)) == expected
-    assert marked.stats["pairs"]["by_round"][1] > 0  # or the test says nothing of the second round
+    if urls == "off":
+        assert marked.stats["pairs"]["by_round"][1] > 0  # or the test says nothing of the second round
+    captures = [row for row in verdicts(ctx).values() if row["dedup.state"] == 16]
+    assert len(captures) == marked.stats["pairs"]["urls"] and bool(captures) == (urls != "off")
+    stays = {row["id"] for row in verdicts(ctx).values() if row["dedup.keep"]}
+    assert stays >= {row["dedup.match"] for row in verdicts(ctx).values() if not row["dedup.keep"]}
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("scope", ["global", "generation"])
-def test_crawls_appended_one_by_one_equal_all_at_once(seed, scope):
-    config = Config(lsh=Lsh(**PLAN), scope=scope)
+@pytest.mark.parametrize(
+    ("scope", "urls"), [("global", "off"), ("generation", "off"), ("global", "latest"), ("generation", "first")]
+)
+def test_crawls_appended_one_by_one_equal_all_at_once(seed, scope, urls):
+    config = Config(lsh=Lsh(**PLAN), scope=scope, urls=urls)
     crawls = [rows_of(g, texts(50 * seed + g, 30)) for g in range(4)]
     stepwise, at_once = context(), context()
     steps = []
@@ -144,6 +168,39 @@ def test_crawls_appended_one_by_one_equal_all_at_once(seed, scope):
     if scope == "generation":
         by_name = {row["id"]: g for g, crawl in enumerate(crawls) for row in crawl}
         assert all(m is None or by_name[m] == by_name[name] for name, (_, m, _) in told(steps[-1]).items())
+
+
+def test_captures_of_a_url_leave_before_they_are_compared_and_are_traced_to_one_that_stays():
+    same, near, other = "a b c d e f g h i j", "a b c d e f g h i k", "one two three four five six seven"
+    rows = [
+        {"text": same, "url": "http://x.example/a", "date": "2026-01-01T00:00:00Z"},
+        {"text": other, "url": "https://www.x.example/a/?utm_source=z", "date": "2026-01-02T00:00:00Z"},
+        {"text": near, "url": "http://x.example/b", "date": "2026-01-03T00:00:00Z"},
+        {"text": other + " eight", "url": "http://m.x.example/b", "date": "2026-01-01T00:00:00Z"},
+        {"text": same, "url": "http://x.example/c", "date": "2026-01-02T00:00:00Z"},
+    ]
+    rows = [row | {"id": f"{i:032x}"} for i, row in enumerate(rows)]
+
+    def fates(**config):
+        ctx = context()
+        commit_documents(ctx, {"a": rows})
+        _, marked = run(Config(lsh=Lsh(**PLAN), **config), ctx)
+        found = verdicts(ctx)
+        told = [(f["dedup.match"], f["dedup.similarity"], f["dedup.state"]) for f in (found[r["id"]] for r in rows)]
+        return [(m and int(m, 16), s, b) for m, s, b in told], marked.stats["pairs"]["urls"]
+
+    stays = (None, None, 0)
+    first, removed = fates(urls="first")
+    assert removed == 1 and first == [stays, (0, None, 16), (0, first[2][1], 14), stays, (0, 1.0, 1)]
+    assert 0.5 < first[2][1] < 1
+    # the mobile capture of /b is the first one: it stays, and what it says is compared, not what /b says
+    assert fates(urls="first", mobile_hosts=True) == ([stays, (0, None, 16), (3, None, 16), stays, (0, 1.0, 1)], 2)
+    # /a's other capture stays; both others are alike, and the better one is the one of the longest text and first date
+    latest, removed = fates(urls="latest", mobile_hosts=True)
+    assert removed == 2 and [row[0] for row in latest] == [1, None, 4, 4, None]
+    assert [row[2] for row in latest] == [16, 0, 14, 16, 0]
+    off, removed = fates()
+    assert removed == 0 and not any(bits & 16 for _, _, bits in off)
 
 
 def test_an_append_reads_an_earlier_text_only_to_verify_a_new_edge():
