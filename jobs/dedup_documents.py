@@ -280,10 +280,12 @@ class _Wide:
                 captures = self._once(
                     "captures", lambda: exchange_captures(self._exchange(), self.terms, self.parts, policy)
                 )
+                captures += self._resolved("captures")
                 mark = {"step": "captures", "captures": _keys(captures)}
                 self._work("captures", [mark], small=self._is_small(captures))
                 tick(PART_LIST.empty_table())
             copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts, gone))
+            copies += self._resolved("copies")
             mark = {"step": "copies", "copies": _keys(copies), "urls": with_urls}
             self._work("copies", [mark], small=self._is_small(copies))
             tick(PART_LIST.empty_table())
@@ -320,6 +322,22 @@ class _Wide:
             **report,
             "parts": self.parts_key,
         }
+
+    def _resolved(self, kind: str) -> Stored:
+        """Edges of the copies of which a part has so many that only the best of them travelled."""
+        from jobs.dedup_exchange import hot_copies_folder
+
+        folder = hot_copies_folder(self.prefix, kind)
+        names = [stored.key.rpartition("/")[2] for stored in self.store.list(f"{folder}/")]
+        rows = [int(name.removesuffix(".parquet").partition("-")[2]) for name in names]
+        made = [
+            {"kind": kind, "target": -1, "key": f"{self.prefix}/resolved-{kind}/{name}", "rows": count}
+            for name, count in zip(names, rows, strict=True)
+        ]
+        if names:
+            specs = [{"step": "resolve", "kind": kind, "name": name} for name in names]
+            self._work(f"resolve-{kind}", specs, small=self._is_small(made))
+        return made
 
     def _round(self, number: int, buckets: Stored, before: list[Stored]) -> Stored:
         """Compare: distinct edges, rejected by sketches, verified by texts, then who is removed."""
@@ -388,15 +406,15 @@ class _Wide:
 
     def _once(self, name: str, make: Callable[[], Stored]) -> Stored:
         """What `make` stored, remembered by a done record: a step that was finished is not done again."""
-        from jobs.dedup_exchange import PARCELS
+        from jobs.dedup_exchange import PARCELS, TARGETS, step_key
 
-        key = f"{self.prefix}/steps/{name}.json"
+        key = step_key(self.prefix, name)
         if self.store.head(key) is None:
             self.store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
         stored = json.loads(self.store.get(key))
         sent = sum(row["rows"] for row in stored if row["kind"] == PARCELS)
         self.counts["shuffle_bytes"] = self.counts.get("shuffle_bytes", 0) + sent
-        return [row for row in stored if row["kind"] != PARCELS]
+        return [row for row in stored if row["kind"] not in (PARCELS, TARGETS)]
 
     def _exchange(self) -> Exchange:
         from jobs.dedup_exchange import ProcessExchange, SparkExchange

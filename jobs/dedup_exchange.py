@@ -7,6 +7,7 @@ a document and band, 40 for the exact digest, 48 for the URL, 48 an edge, never 
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,9 +19,21 @@ import pyarrow as pa
 
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store, open_store
-from pipelines.dedup.buckets import EDGES, band_rows, bucket_table, copy_edges, exact_rows, parcels, unpacked
+from pipelines.dedup.buckets import (
+    EDGES,
+    band_rows,
+    bucket_table,
+    copy_edges,
+    exact_rows,
+    parcels,
+    resolved,
+    targets_of,
+    unpacked,
+    without_hot,
+    without_hot_copies,
+)
 from pipelines.dedup.marks import read_all_marks
-from pipelines.dedup.nodes import put_table
+from pipelines.dedup.nodes import put_table, read_tables, table_body
 from pipelines.dedup.rounds import distinct_edges, round_edges
 from pipelines.dedup.signed import BANDS_PER_COLUMN
 from pipelines.dedup.urls import URL, url_rows
@@ -34,7 +47,10 @@ Parcel = tuple[int, bytes]
 TARGET_BYTES = 64 * 1024 * 1024  # of parcels, in the task that sorts them
 MAX_TARGETS = 20_000
 PARCELS = "parcels"  # kind of a row that tells bytes, not a table
-_COPY_WIDTH, _CAPTURE_WIDTH = 5, 6  # numbers in a row
+TARGETS = "targets"  # kind of a row that tells into how many targets was cut
+FOLD_BYTES = 4 * TARGET_BYTES  # of one target, from which on buckets are cut before all of them is there
+HOT_IN_PART = 1000  # equal digests in one part, above which only the best of them travels
+_WIDTHS = {"copies": 5, "captures": 6}  # numbers in a row
 _EDGE_TARGETS = 8  # the same in every round, whatever cluster goes on with it
 
 
@@ -59,13 +75,34 @@ class Exchange(Protocol):
 
     parallelism: int
 
-    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
-        """What `take` stored."""
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int, fold: Fold | None = None) -> Stored:
+        """What `take` stored; `fold` may make less of a target's parcels while they arrive."""
         ...
 
 
 Make = Callable[[Store, Any, int], Iterable[Parcel]]  # (store, input, targets)
 Take = Callable[[Store, int, list[bytes]], Stored]  # (store, target, its parcels)
+Fold = Callable[[list[bytes]], bytes]  # parcels to one of which `take` makes the same
+
+
+class Pile:
+    """Parcels of one target: `fold` is tried at FOLD_BYTES, and each time that they have doubled since."""
+
+    def __init__(self, fold: Fold | None) -> None:
+        """Empty."""
+        self.blobs: list[bytes] = []
+        self.brought = 0  # bytes
+        self._fold, self._held, self._limit = fold, 0, FOLD_BYTES
+
+    def add(self, blob: bytes) -> None:
+        """Another parcel."""
+        self.blobs.append(blob)
+        self.brought += len(blob)
+        self._held += len(blob)
+        if self._fold is not None and self._held > self._limit:
+            self.blobs = [self._fold(self.blobs)]
+            self._held = len(self.blobs[0])
+            self._limit = max(FOLD_BYTES, 2 * self._held)
 
 
 class ProcessExchange:
@@ -77,12 +114,12 @@ class ProcessExchange:
 
     parallelism = 1
 
-    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int, fold: Fold | None = None) -> Stored:
         """What `take` stored."""
-        held = defaultdict(list)
+        held: dict[int, Pile] = defaultdict(partial(Pile, fold))
         for one in inputs:
             for target, blob in make(self._store, one, targets):
-                held[target].append(blob)
+                held[target].add(blob)
         return [stored for target in sorted(held) for stored in _taken(self._store, take, target, held[target])]
 
 
@@ -94,11 +131,11 @@ class SparkExchange:
         self._context, self._location = spark.sparkContext, store.location
         self.parallelism = self._context.defaultParallelism
 
-    def run(self, inputs: list[Any], make: Make, take: Take, targets: int) -> Stored:
+    def run(self, inputs: list[Any], make: Make, take: Take, targets: int, fold: Fold | None = None) -> Stored:
         """What `take` stored."""
         rows: RDD[Any] = self._context.parallelize(inputs, max(1, min(len(inputs), 2000)))
         made = rows.mapPartitions(partial(_make, self._location, make, targets))
-        stored = made.partitionBy(targets, int).mapPartitions(partial(_take, self._location, take)).collect()
+        stored = made.partitionBy(targets, int).mapPartitions(partial(_take, self._location, take, fold)).collect()
         return sorted(stored, key=lambda row: (row["kind"], row["target"], row["key"]))
 
 
@@ -108,18 +145,18 @@ def _make(location: str, make: Make, targets: int, inputs: Iterable[Any]) -> Ite
         yield from make(store, one, targets)
 
 
-def _take(location: str, take: Take, rows: Iterable[Parcel]) -> Iterator[dict[str, Any]]:
-    held = defaultdict(list)
+def _take(location: str, take: Take, fold: Fold | None, rows: Iterable[Parcel]) -> Iterator[dict[str, Any]]:
+    held: dict[int, Pile] = defaultdict(partial(Pile, fold))
     for target, blob in rows:
-        held[target].append(blob)
+        held[target].add(blob)
     store = open_store(location)
     for target in sorted(held):
         yield from _taken(store, take, target, held[target])
 
 
-def _taken(store: Store, take: Take, target: int, blobs: list[bytes]) -> Stored:
+def _taken(store: Store, take: Take, target: int, pile: Pile) -> Stored:
     """What `take` stored, and a row that tells the bytes that were brought together for it."""
-    return [*take(store, target, blobs), {"kind": PARCELS, "target": target, "key": "", "rows": sum(map(len, blobs))}]
+    return [*take(store, target, pile.blobs), {"kind": PARCELS, "target": target, "key": "", "rows": pile.brought}]
 
 
 def _targets(size_bytes: int, least: int) -> int:
@@ -128,23 +165,51 @@ def _targets(size_bytes: int, least: int) -> int:
 
 def exchange_captures(exchange: Exchange, terms: Terms, parts: pa.Table, policy: str) -> Stored:
     """EDGES from the capture of each URL that stays to the others."""
-    targets = _targets(8 * _CAPTURE_WIDTH * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    targets = _copy_targets(exchange, "captures", parts)
     make, take = partial(_make_captures, terms, policy), partial(_take_copies, terms, "captures")
-    return exchange.run(parts.to_pylist(), make, take, targets)
+    return [*exchange.run(parts.to_pylist(), make, take, targets), _told(targets)]
 
 
 def exchange_copies(exchange: Exchange, terms: Terms, parts: pa.Table, captures: str | None) -> Stored:
     """EDGES from the best document of each exact digest to its copies, without the marked captures."""
-    targets = _targets(8 * _COPY_WIDTH * sum(parts["rows"].to_pylist()), exchange.parallelism)
+    targets = _copy_targets(exchange, "copies", parts)
     make, take = partial(_make_copies, terms, captures), partial(_take_copies, terms, "copies")
-    return exchange.run(parts.to_pylist(), make, take, targets)
+    return [*exchange.run(parts.to_pylist(), make, take, targets), _told(targets)]
+
+
+def _copy_targets(exchange: Exchange, kind: str, parts: pa.Table) -> int:
+    return _targets(8 * _WIDTHS[kind] * sum(parts["rows"].to_pylist()), exchange.parallelism)
+
+
+def _told(targets: int) -> dict[str, Any]:
+    return {"kind": TARGETS, "target": 0, "key": "", "rows": targets}
+
+
+def hot_copies_folder(prefix: str, kind: str) -> str:
+    """Where parts lay what they have of digests that would crowd the exchange of `captures` or `copies`."""
+    return f"{prefix}/hot-{kind}"
+
+
+def resolve_copies(store: Store, prefix: str, kind: str, name: str) -> None:
+    """EDGES of one object of that folder, below `resolved-KIND/`, under the same name."""
+    hot = read_parquet(store.get(f"{hot_copies_folder(prefix, kind)}/{name}"))
+    stored = json.loads(store.get(step_key(prefix, kind)))
+    (targets,) = (row["rows"] for row in stored if row["kind"] == TARGETS)
+    homes = set(targets_of(hot["digest"].to_numpy(), targets).tolist())
+    keys = [row["key"] for row in stored if row["kind"] == kind and row["target"] in homes]
+    store.put(f"{prefix}/resolved-{kind}/{name}", table_body(resolved(hot, read_tables(store, keys, EDGES))))
+
+
+def step_key(prefix: str, name: str) -> str:
+    """Key of the done record of an exchange: what it stored."""
+    return f"{prefix}/steps/{name}.json"
 
 
 def exchange_bands(exchange: Exchange, terms: Terms, parts: pa.Table, column: str, copies: str) -> Stored:
     """BUCKETS (and HOT, where there are such) of the bands of one column."""
     targets = _targets(32 * BANDS_PER_COLUMN * sum(parts["rows"].to_pylist()), exchange.parallelism)
-    make = partial(_make_bands, terms, column, copies)
-    return exchange.run(parts.to_pylist(), make, partial(_take_bands, terms, column), targets)
+    make, take = partial(_make_bands, terms, column, copies), partial(_take_bands, terms, column)
+    return exchange.run(parts.to_pylist(), make, take, targets, partial(_fold_bands, terms))
 
 
 def exchange_edges(
@@ -167,25 +232,43 @@ def exchange_edges(
 def _make_captures(terms: Terms, policy: str, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
     signatures = read_parquet(store.get(part["signatures"]), [URL, "place", "tie"])
     rows = url_rows(signatures, part["first_node"], part["generation"], policy=policy, apart=terms.apart)
-    yield from parcels(rows, targets)
+    yield from _copy_parcels(terms, "captures", store, part, rows, targets)
 
 
 def _make_copies(
     terms: Terms, captures: str | None, store: Store, part: dict[str, Any], targets: int
 ) -> Iterator[Parcel]:
-    yield from parcels(exact_rows(store, part, captures, apart=terms.apart), targets)
+    rows = exact_rows(store, part, captures, apart=terms.apart)
+    yield from _copy_parcels(terms, "copies", store, part, rows, targets)
+
+
+def _copy_parcels(
+    terms: Terms, kind: str, store: Store, part: dict[str, Any], rows: np.ndarray, targets: int
+) -> Iterator[Parcel]:
+    """Parcels of a part's rows; copies of what it has very often do not travel."""
+    rows, hot = without_hot_copies(rows, terms.starts, terms.fresh_from, HOT_IN_PART)
+    if hot.num_rows:
+        key = f"{hot_copies_folder(terms.prefix, kind)}/{part['first_node']}-{hot.num_rows}.parquet"
+        store.put(key, table_body(hot))
+    yield from parcels(rows, targets)
 
 
 def _take_copies(terms: Terms, kind: str, store: Store, target: int, blobs: list[bytes]) -> Stored:
-    width = _CAPTURE_WIDTH if kind == "captures" else _COPY_WIDTH
-    edges = copy_edges(unpacked(blobs, width), terms.starts, terms.fresh_from)
+    edges = copy_edges(unpacked(blobs, _WIDTHS[kind]), terms.starts, terms.fresh_from)
     return _put(store, terms, kind, target, edges)
 
 
 def _make_bands(
     terms: Terms, column: str, copies: str, store: Store, part: dict[str, Any], targets: int
 ) -> Iterator[Parcel]:
-    yield from parcels(band_rows(store, part, column, copies, apart=terms.apart), targets)
+    rows = band_rows(store, part, column, copies, apart=terms.apart)
+    if part["rows"] > terms.bucket_cap + 1:  # a document has a digest once
+        rows = without_hot(rows, terms.starts, terms.bucket_cap)
+    yield from parcels(rows, targets)
+
+
+def _fold_bands(terms: Terms, blobs: list[bytes]) -> bytes:
+    return without_hot(unpacked(blobs, 4), terms.starts, terms.bucket_cap).tobytes()
 
 
 def _take_bands(terms: Terms, column: str, store: Store, target: int, blobs: list[bytes]) -> Stored:

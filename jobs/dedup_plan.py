@@ -56,7 +56,8 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
     copies = whole.stats["exact"] / sample.num_rows
     candidates = whole.stats["candidates"] / sample.num_rows
     captures = 48 * whole.addressed / sample.num_rows if config.urls != "off" else 0.0
-    shuffled = total * (captures + 40 * whole.digested / sample.num_rows + 32 * plan.num_bands * max(0.0, banded - copies))
+    exact = 40 * whole.digested / sample.num_rows
+    shuffled = total * (captures + exact + 32 * plan.num_bands * max(0.0, banded - copies))
     cpu = SESSION_CPU_S + total * each
     linked = total * (whole.stats["exact"] + whole.stats["verified"]) / sample.num_rows
     memory = request.cores * (300 + 4 * TARGET_MB) + 200e-6 * linked + 4 * total / 8e6 * request.cores

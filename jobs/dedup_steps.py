@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.dedup_exchange import resolve_copies
 from jobs.runtime.stage import Unit, UnitResult
 from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.store import Store
@@ -74,6 +75,7 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
     """A unit does the step that it names."""
     work = Work(worker_config, store)
     steps = {
+        "resolve": resolve_hot,
         "captures": mark_captures,
         "copies": mark_copies,
         "wanted": list_wanted,
@@ -88,6 +90,11 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
         return UnitResult(stats=steps[unit.spec["step"]](work, unit.spec) or {})
 
     return step
+
+
+def resolve_hot(work: Work, spec: dict[str, Any]) -> None:
+    """Copies that did not travel hang at the best of all parts."""
+    resolve_copies(work.store, work.prefix, spec["kind"], spec["name"])
 
 
 def mark_captures(work: Work, spec: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ ANNOTATIONS = pa.schema(
         pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the best document of its cluster"}),
         pa.field("dedup.cluster_size", pa.int64(), metadata={"doc": "documents in it when this one was decided"}),
         pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that stays and that it was like"}),
-        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "exact similarity to it, on 1e-4; null for a capture"}),
+        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "exact similarity to it, on 1e-4; null: capture"}),
         pa.field("dedup.first_seen", pa.string(), metadata={"doc": "earliest capture in its cluster, to the minute"}),
         pa.field(
             "dedup.state",

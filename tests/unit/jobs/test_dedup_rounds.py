@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs import dedup_exchange
 from jobs.dedup_documents import Config, Lsh, run
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.dedup.bands import BandPlan
@@ -244,6 +245,29 @@ def test_a_capped_bucket_is_reported_and_its_first_documents_are_compared():
     commit_documents(whole, {"a": rows})
     run(Config(lsh=Lsh(**PLAN)), whole)
     assert len(kept) > sum(row["dedup.keep"] for row in verdicts(whole).values())
+
+
+@pytest.mark.parametrize("urls", ["off", "first"])
+def test_hot_digests_cut_on_their_way_change_nothing_however_the_parts_are_cut(monkeypatch, urls):
+    """A bucket, an exact digest and a URL far above their bounds, in 1, 3 and 10 parts; nothing is cut in the first."""
+    same = "one two three four five six seven eight nine ten"
+    rows = rows_of(0, [f"{same} {i}" for i in range(25)] + ["copied a b c d e f g h"] * 25 + texts(3, 20))
+    for row in rows[50:]:
+        row["url"] = "https://site.example/home"
+    config = Config(lsh=Lsh(**PLAN), bucket_cap=4, urls=urls)
+    told = []
+    for pieces in (1, 3, 10):
+        ctx = context()
+        commit_documents(ctx, {f"p{k}": rows[k::pieces] for k in range(pieces)})
+        stats = run(config, ctx)[1].stats["pairs"]
+        told.append({name: stats[name] for name in ("capped_buckets", "exact", "urls", "verified", "cluster_sizes")})
+        links = open_dataset(ctx.store, "dedup_pairs").to_arrow(["similarity", "round"]).to_pylist()
+        told[-1] |= {"verdicts": verdicts(ctx), "links": sorted(links, key=str)}
+        monkeypatch.setattr(dedup_exchange, "HOT_IN_PART", 2)
+        monkeypatch.setattr(dedup_exchange, "FOLD_BYTES", 200)
+    assert told[0] == told[1] == told[2]
+    assert told[0]["capped_buckets"][0]["documents"] > 5 and told[0]["exact"] >= 9
+    assert (told[0]["urls"] > 15) == (urls != "off")
 
 
 def test_clusters_have_their_size_and_first_capture():
