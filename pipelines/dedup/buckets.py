@@ -174,9 +174,12 @@ def without_hot(rows: np.ndarray, generation_starts: np.ndarray, cap: int) -> np
     behind = np.arange(len(found)) - firsts[bucket] > cap
     lost = np.bincount(bucket[behind], minlength=len(firsts))
     hot = np.flatnonzero(lost)
-    more = np.column_stack([found[firsts[hot], 0], lost[hot], np.zeros_like(hot), np.full_like(hot, -1)])
+    digest, number = np.unique(np.concatenate([counts[:, 0], found[firsts[hot], 0]]), return_inverse=True)
+    behind_all = np.zeros(len(digest), np.int64)
+    np.add.at(behind_all, number, np.concatenate([counts[:, 1], lost[hot]]))
+    more = np.column_stack([digest, behind_all, np.zeros_like(digest), np.full_like(digest, -1)])
     kept = np.concatenate([real[~np.isin(real[:, 0], found[firsts[hot], 0])], found[~behind & np.isin(bucket, hot)]])
-    return np.concatenate([kept, counts, more])
+    return np.concatenate([kept, more])
 
 
 def bucket_table(    rows: np.ndarray, generation_starts: np.ndarray, fresh_from: int, cap: int
