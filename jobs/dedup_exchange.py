@@ -163,6 +163,11 @@ def _targets(size_bytes: int, least: int) -> int:
     return max(least, min(MAX_TARGETS, 1 + size_bytes // TARGET_BYTES))
 
 
+def least_targets(size_bytes: int) -> int:
+    """How many targets for so many bytes, the same whatever cluster goes on with it."""
+    return _targets(size_bytes, _EDGE_TARGETS)
+
+
 def exchange_captures(exchange: Exchange, terms: Terms, parts: pa.Table, policy: str) -> Stored:
     """EDGES from the capture of each URL that stays to the others."""
     targets = _copy_targets(exchange, "captures", parts)
@@ -219,7 +224,7 @@ def exchange_edges(
 
     `earlier`: what this gave in each of those rounds. Edges of one centre stay together within a target.
     """
-    targets = _targets(48 * sum(table["rows"] for table in buckets), _EDGE_TARGETS)
+    targets = least_targets(48 * sum(table["rows"] for table in buckets))
     before: dict[int, list[str]] = defaultdict(list)
     for stored in earlier:
         for table in stored:

@@ -100,7 +100,7 @@ class _Trial:
         run_stage(context, stage, [Unit(id=hash_unit("plan"), input="sample")], engine="process")
         names = {"documents": "documents", "signatures": "signatures", "output": "dedup", "pairs": "dedup_pairs"}
         begun = time.process_time()
-        _, marked = run(replace(config, **names), context)
+        _, marked, _ = run(replace(config, **names), context)
         self.cpu = time.process_time() - begun
         self.stats: dict[str, Any] = {"verified": 0, **marked.stats["pairs"]}
         made = [open_dataset(context.store, name) for name in ("signatures", "dedup", "dedup_pairs")]

@@ -41,6 +41,7 @@ EARLIER = pa.schema(
     [
         ("annotations", pa.string()),
         ("pairs", pa.string()),
+        ("links", pa.int64()),
         ("first_node", pa.int64()),
         ("rows", pa.int64()),
     ]

@@ -101,6 +101,19 @@ def put_table(store: Store, prefix: str, table: pa.Table) -> dict[str, Any]:
     return {"key": key, "rows": table.num_rows}
 
 
+def put_counted(store: Store, folder: str, table: pa.Table) -> None:
+    """Store a table, where it has rows, under its hash and their number, which `counted` reads."""
+    if table.num_rows:
+        body = table_body(table)
+        store.put(f"{folder}/{hashlib.sha256(body).hexdigest()[:32]}-{table.num_rows}.parquet", body)
+
+
+def counted(store: Store, folder: str) -> list[dict[str, Any]]:
+    """{"key", "rows"} of the tables in a folder that `put_counted` stored."""
+    keys = [stored.key for stored in store.list(f"{folder}/")]
+    return [{"key": key, "rows": int(key.removesuffix(".parquet").rpartition("-")[2])} for key in keys]
+
+
 def read_tables(store: Store, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
     """The tables under these keys as one."""
     tables = [read_parquet(store.get(key)) for key in keys]

@@ -10,6 +10,8 @@ stays, and else what the original matched. A cluster is a component over verifie
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,7 @@ ANNOTATIONS = pa.schema(
     ]
 )
 CAPTURE_ROUND = -1  # in LINKS, as 0 is for exact copies
+BIGGEST, SAMPLES = 20, 2  # clusters that the report names, and documents that left each of them
 _NONE = -1
 
 
@@ -160,22 +163,39 @@ def better_not_taken(every: pa.Table, decisions: pa.Table) -> int:
     return int((mine < place[np.searchsorted(nodes, gone["match"].to_numpy())]).sum())
 
 
-def cluster_report(named: pa.Table, most: int = 20) -> dict[str, Any]:
-    """Clusters by size, in doubling steps, and the biggest, of those with a document that was decided now."""
-    cluster, number = np.unique(named["cluster"].to_numpy(), return_inverse=True)
+def cluster_report(decisions: pa.Table, most: int = BIGGEST) -> dict[str, Any]:
+    """Clusters by size, in doubling steps, and the biggest, of those with a document that was decided now.
+
+    The biggest: [best node, size, some nodes that left].
+    """
+    cluster, number = np.unique(decisions["cluster"].to_numpy(), return_inverse=True)
     last = np.zeros(len(cluster), np.int64)  # the size grows with the generation: the greatest is the latest
-    np.maximum.at(last, number, named["cluster_size"].to_numpy())
+    np.maximum.at(last, number, decisions["cluster_size"].to_numpy())
     steps = np.ceil(np.log2(np.maximum(last, 2))).astype(int)
     sizes = {
         "2" if step == 1 else f"{2 ** (step - 1) + 1}-{2**step}": int(count)
         for step, count in zip(*(values.tolist() for values in np.unique(steps, return_counts=True)), strict=True)
     }
-    some = np.zeros(len(cluster), np.int64)
-    some[number] = np.arange(len(number))
     order = np.lexsort((cluster, -last))[:most]
-    ids = named["cluster_id"].take(pa.array(some[order])).to_pylist()
-    biggest = [{"cluster": name, "documents": int(last[i])} for name, i in zip(ids, order.tolist(), strict=True)]
+    node, left = decisions["node"].to_numpy(), ~decisions["keep"].to_numpy(zero_copy_only=False)
+    biggest = [
+        [int(cluster[i]), int(last[i]), node[np.flatnonzero(left & (number == i))[:SAMPLES]].tolist()]
+        for i in order.tolist()
+    ]
     return {"cluster_sizes": sizes, "biggest_clusters": biggest}
+
+
+def whole_report(reports: Sequence[dict[str, Any]], most: int = BIGGEST) -> dict[str, Any]:
+    """The report of all clusters, of those (with `better_not_taken`) of groups of them."""
+    sizes: Counter[str] = Counter()
+    for report in reports:
+        sizes.update(report["cluster_sizes"])
+    biggest = sorted((row for r in reports for row in r["biggest_clusters"]), key=lambda row: (-row[1], row[0]))
+    return {
+        "cluster_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0].rpartition("-")[2]))),
+        "biggest_clusters": biggest[:most],
+        "better_not_taken": sum(report["better_not_taken"] for report in reports),
+    }
 
 
 def annotate(signatures: pa.Table, named: pa.Table, first_node: int) -> pa.Table:

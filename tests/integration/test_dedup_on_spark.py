@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs import dedup_documents
+from jobs import dedup_wide
 from jobs.dedup_documents import Config, Lsh, run
 from jobs.runtime.context import Context
 from pipelines.datasets import open_dataset
@@ -100,7 +100,7 @@ def config():
 
 def on_cluster(root, url):
     """The driver of the test above, in a process of its own; nothing is small enough to stay in it."""
-    dedup_documents._SMALL_ROUND = -1
+    dedup_wide.SMALL_ROUND = -1
     ctx = Context(store=open_store(root), engine="spark", spark_master=url)
     try:
         commit_documents(ctx, crawl())

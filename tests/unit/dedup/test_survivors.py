@@ -12,6 +12,7 @@ from pipelines.dedup.survivors import (
     cluster_report,
     decide,
     removed_after_round,
+    whole_report,
 )
 
 STARTS = np.array([4])  # nodes 4 and above are of a second generation
@@ -90,13 +91,14 @@ def test_a_later_crawl_decides_its_own_documents_only():
 def test_the_report_counts_clusters_by_size():
     near = links((0, 1, 0.8), (1, 2, 0.8), (4, 5, 0.9))
     table = decided(near, removed=[1], starts=np.array([]))
-    names = pa.array([f"id{n}" for n in table["cluster"].to_pylist()])
-    report = cluster_report(table.append_column("cluster_id", names))
+    report = cluster_report(table)
     assert report["cluster_sizes"] == {"2": 1, "3-4": 1}
-    assert report["biggest_clusters"] == [{"cluster": "id0", "documents": 3}, {"cluster": "id5", "documents": 2}]
-    assert cluster_report(table.slice(0, 0).append_column("cluster_id", names[:0])) == {
-        "cluster_sizes": {}, "biggest_clusters": [],
-    }  # fmt: skip
+    assert report["biggest_clusters"] == [[0, 3, [1]], [5, 2, []]]
+    assert cluster_report(table.slice(0, 0)) == {"cluster_sizes": {}, "biggest_clusters": []}
+    groups = [cluster_report(decided(some, removed=[1], starts=np.array([]))) | {"better_not_taken": 1}
+              for some in (near.slice(2), near.slice(0, 2))]  # fmt: skip
+    assert whole_report(groups) == report | {"better_not_taken": 2}
+    assert whole_report(groups, most=1)["biggest_clusters"] == [[0, 3, [1]]]
 
 
 def test_a_document_without_a_decision_stays_by_itself():

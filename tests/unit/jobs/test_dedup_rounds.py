@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs import dedup_exchange
+from jobs import dedup_exchange, dedup_wide
 from jobs.dedup_documents import Config, Lsh, run
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.dedup.bands import BandPlan
@@ -135,7 +135,7 @@ def test_the_job_does_what_its_definition_says(seed, survivor, urls):
     ctx = context()
     for _ in commit_all(ctx, crawls):
         pass
-    _, marked = run(config, ctx)
+    _, marked, _ = run(config, ctx)
     expected = definition(crawls, config)
     assert told(verdicts(ctx)) == expected
     if urls == "off":
@@ -171,6 +171,29 @@ def test_crawls_appended_one_by_one_equal_all_at_once(seed, scope, urls):
         assert all(m is None or by_name[m] == by_name[name] for name, (_, m, _) in told(steps[-1]).items())
 
 
+@pytest.mark.parametrize("urls", ["off", "latest"])
+@pytest.mark.parametrize("finish", [0, 10**9])
+def test_clusters_decided_by_groups_are_those_of_one_task(monkeypatch, urls, finish):
+    """Appended crawls, so that earlier links take part; star rounds to their end, or ended by one task."""
+    monkeypatch.setattr(dedup_wide, "FINISH_SHARE", finish)
+    crawls = [rows_of(g, texts(70 + g, 40)) for g in range(3)]
+    found = []
+    for links_per_task in (10**6, 7):
+        config = Config(lsh=Lsh(**PLAN), urls=urls, links_per_task=links_per_task)
+        ctx = context()
+        reports = []
+        for _ in commit_all(ctx, crawls):
+            reports.append(run(config, ctx)[1].stats["pairs"])
+        sums = [open_dataset(ctx.store, name).manifest.content_sum for name in ("dedup", "dedup_pairs")]
+        found.append((sums, [{k: v for k, v in r.items() if k not in COSTS} for r in reports], verdicts(ctx)))
+    assert found[0] == found[1]
+    assert reports[-1]["star_rounds"] if finish == 0 else reports[-1]["star_rounds"] == 0
+    assert sum(reports[-1]["cluster_sizes"].values()) > 3
+
+
+COSTS = ("shuffle_bytes", "star_rounds", "read_id", "read_id_earlier")
+
+
 def test_captures_of_a_url_leave_before_they_are_compared_and_are_traced_to_one_that_stays():
     same, near, other = "a b c d e f g h i j", "a b c d e f g h i k", "one two three four five six seven"
     rows = [
@@ -185,7 +208,7 @@ def test_captures_of_a_url_leave_before_they_are_compared_and_are_traced_to_one_
     def fates(**config):
         ctx = context()
         commit_documents(ctx, {"a": rows})
-        _, marked = run(Config(lsh=Lsh(**PLAN), **config), ctx)
+        _, marked, _ = run(Config(lsh=Lsh(**PLAN), **config), ctx)
         found = verdicts(ctx)
         told = [(f["dedup.match"], f["dedup.similarity"], f["dedup.state"]) for f in (found[r["id"]] for r in rows)]
         return [(m and int(m, 16), s, b) for m, s, b in told], marked.stats["pairs"]["urls"]
@@ -238,7 +261,7 @@ def test_a_capped_bucket_is_reported_and_its_first_documents_are_compared():
     rows = rows_of(0, [f"{same} {i}" for i in range(12)])
     ctx = context()
     commit_documents(ctx, {"a": rows})
-    _, marked = run(Config(lsh=Lsh(**PLAN), bucket_cap=5), ctx)
+    _, marked, _ = run(Config(lsh=Lsh(**PLAN), bucket_cap=5), ctx)
     assert 5 < marked.stats["pairs"]["capped_buckets"][0]["documents"] <= 12
     kept = [row["id"] for row in verdicts(ctx).values() if row["dedup.keep"]]
     whole = context()
@@ -277,7 +300,7 @@ def test_clusters_have_their_size_and_first_capture():
     commit_documents(ctx, parts)
     run(Config(), ctx)
     commit_documents(ctx, parts | {"b": [early]})
-    _, marked = run(Config(), ctx)
+    _, marked, _ = run(Config(), ctx)
     rows = {row["dedup.first_seen"]: row for row in verdicts(ctx).values()}
     assert set(rows) == {"2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", "2026-01-01T00:00:00Z"}
     assert [row["dedup.cluster_size"] for _, row in sorted(rows.items())] == [2, 1, 1]
