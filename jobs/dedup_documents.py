@@ -28,10 +28,12 @@ from pipelines.datasets.books import Equation, key_sum
 from pipelines.datasets.manifest import Manifest, first_sha256, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
+from pipelines.errors import GristmillError
 
 if TYPE_CHECKING:
     from jobs.runtime.cost import Plan, Request
 
+_ALIGNED = ("input", "signatures")  # roles of the parents
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
@@ -57,7 +59,7 @@ class Config:
     documents: str = setting("documents", "dataset to read", content=False)
     signatures: str = setting("signatures", "dataset of signatures to write", content=False)
     output: str = setting("dedup", "annotations to write", content=False)
-    pairs: str = setting("dedup_pairs", "verified pairs to write, which an appended crawl goes on from", content=False)
+    pairs: str = setting("dedup_pairs", "compared pairs to write, which a later run goes on from", content=False)
     lsh: Lsh = setting(factory=Lsh, doc="locality-sensitive hashing")  # noqa: RUF009
     measure: Literal["jaccard", "containment"] = setting(
         "jaccard", "similarity: shared n-grams over all, or over the fewer"
@@ -139,7 +141,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
     fresh_from = sum(row["rows"] for row in earlier)
     prefix = f"{work_prefix(config.output, stage.stage_id)}/wide/{_history(pairs)}-{fresh_from}"
     with lease(context.store, prefix, say=context.progress.say):
-        report = Wide(config, context, plan, parts, earlier, stage, prefix).run()
+        known = _known(context.store, config, stage, pairs, parts, earlier)
+        report = Wide(config, context, plan, parts, earlier, known, stage, prefix).run()
         annotate = replace(stage, worker_config={"prefix": prefix, "parts": report.pop("parts")})
         made = run_stage(context, annotate, table, parents=parents, stats={"pairs": report})
     for stored in list(context.store.list(f"{prefix}/")):
@@ -221,6 +224,41 @@ def _earlier(
     ]
 
 
+def _known(
+    store: Store, config: Config, stage: Stage, pairs: Pairs, parts: pa.Table, earlier: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of KNOWN: what the latest version of this very stage compared, of parts that are to be decided again."""
+    latest = latest_manifest(store, config.pairs)
+    if latest is None or latest.stage_id != stage.stage_id:
+        return []
+    pins = {parent["role"]: parent for parent in latest.parents}
+    try:
+        before = aligned_parts(*(open_dataset(store, p["name"], p["version"]) for p in map(pins.get, _ALIGNED) if p))
+    except (GristmillError, TypeError):  # that version of the documents is gone: all is compared again
+        return []
+    from pipelines.dedup.nodes import number_parts
+
+    numbered = number_parts(before)
+    units = _annotation_units(before, numbered, config)
+    stored = {row["unit"]: row["key"] for row in open_dataset(store, config.pairs, latest.version).parts().to_pylist()}
+    mine = {(part["input"], part["unit"]): (part, signed) for part, signed in before}
+    then = {name: unit.id for name, unit in zip(_names(numbered), units, strict=True)}
+    now = {(part["input"], part["unit"]): (part, signed) for part, signed in pairs}
+    decided = {row["pairs"] for row in earlier}
+    same = {
+        name
+        for name, both in now.items()
+        if name in mine and [first_sha256(x) for x in both] == [first_sha256(x) for x in mine[name]]
+    }
+    rows = zip(_names(parts), parts["first_node"].to_pylist(), strict=True)
+    found = [{"pairs": stored.get(then[name]), "first_node": first} for name, first in rows if name in same]
+    return [row for row in found if row["pairs"] is not None and row["pairs"] not in decided]
+
+
+def _names(parts: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(parts["input"].to_pylist(), parts["unit"].to_pylist(), strict=True))
+
+
 def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Signatures of one documents part."""
     from pipelines.datasets.dataset import read_parquet
@@ -242,7 +280,7 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 
 
 def open_annotator(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The annotations of one documents part, same rows, same order, and the links of its documents to better ones."""
+    """The annotations of one documents part, same rows, same order, and what its documents were compared with."""
     from jobs.dedup_steps import NAMED
     from pipelines.datasets.dataset import read_parquet
     from pipelines.dedup.links import part_pairs

@@ -32,10 +32,13 @@ from pipelines.dedup.buckets import (
     without_hot,
     without_hot_copies,
 )
+from pipelines.dedup.links import compared_links
 from pipelines.dedup.marks import read_all_marks
+from pipelines.dedup.matrices import as_rows, as_table
 from pipelines.dedup.nodes import put_table, read_tables, table_body
-from pipelines.dedup.rounds import distinct_edges, round_edges
+from pipelines.dedup.rounds import UNLIKE, distinct_edges, recalled, round_edges
 from pipelines.dedup.signed import BANDS_PER_COLUMN
+from pipelines.dedup.survivors import LINKS
 from pipelines.dedup.urls import URL, url_rows
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ Parcel = tuple[int, bytes]
 TARGET_BYTES = 64 * 1024 * 1024  # of parcels, in the task that sorts them
 MAX_TARGETS = 20_000
 PARCELS = "parcels"  # kind of a row that tells bytes, not a table
+RECALLED, RECALLED_UNLIKE = "recalled", "recalled-unlike"  # kinds of edges that were compared before
 TARGETS = "targets"  # kind of a row that tells into how many targets was cut
 FOLD_BYTES = 4 * TARGET_BYTES  # of one target, from which on buckets are cut before all of them is there
 HOT_IN_PART = 1000  # equal digests in one part, above which only the best of them travels
@@ -218,20 +222,50 @@ def exchange_bands(exchange: Exchange, terms: Terms, parts: pa.Table, column: st
 
 
 def exchange_edges(
-    exchange: Exchange, terms: Terms, buckets: Stored, removed: list[str], earlier: list[Stored], chunk_rows: int
+    exchange: Exchange,
+    terms: Terms,
+    buckets: Stored,
+    removed: list[str],
+    earlier: list[Stored],
+    known: Stored,
+    chunk_rows: int,
 ) -> Stored:
     """Distinct EDGES of the round after those whose marks are named, without the edges of those rounds, in chunks.
 
-    `earlier`: what this gave in each of those rounds. Edges of one centre stay together within a target.
+    `earlier`: what this gave in each of those rounds. Edges of one centre stay together within a target. Those that
+    are `known` (of `exchange_known`) are of the kinds RECALLED and RECALLED_UNLIKE, as LINKS.
     """
-    targets = least_targets(48 * sum(table["rows"] for table in buckets))
-    before: dict[int, list[str]] = defaultdict(list)
-    for stored in earlier:
-        for table in stored:
-            before[table["target"]].append(table["key"])
+    targets = edge_targets(buckets)
+    before, recall = ({}, {})  # type: tuple[dict[int, list[str]], dict[int, list[str]]]
+    for tables, homes in (([table for stored in earlier for table in stored], before), (known, recall)):
+        for table in tables:
+            homes.setdefault(table["target"], []).append(table["key"])
     make = partial(_make_edges, terms, tuple(removed))
-    take = partial(_take_edges, terms, dict(before), chunk_rows)
+    take = partial(_take_edges, terms, before, recall, len(removed) + 1, chunk_rows)
     return exchange.run([table["key"] for table in buckets], make, take, targets)
+
+
+def edge_targets(buckets: Stored) -> int:
+    """Targets of the edges of these buckets, the same in every round."""
+    return least_targets(48 * sum(table["rows"] for table in buckets))
+
+
+def exchange_known(
+    exchange: Exchange, terms: Terms, known: list[dict[str, Any]], parts: pa.Table, targets: int
+) -> Stored:
+    """LINKS of what was compared before, from rows of KNOWN, where the edges between the same will be."""
+    return exchange.run(known, partial(_make_known, parts), partial(_take_known, terms), targets)
+
+
+def _make_known(parts: pa.Table, store: Store, row: dict[str, Any], targets: int) -> Iterator[Parcel]:
+    links, _ = compared_links(store, row, parts)
+    rows = as_rows(links.filter(pa.array(links["round"].to_numpy() > 0)))
+    # Without a generation between them, the other one may be the better of the two.
+    yield from parcels(np.concatenate([rows, rows[:, [1, 0, 4, 5, 2, 3, 6, 7]]]), targets)
+
+
+def _take_known(terms: Terms, store: Store, target: int, blobs: list[bytes]) -> Stored:
+    return _put(store, terms, "known", target, as_table(unpacked(blobs, len(LINKS)), LINKS))
 
 
 def _make_captures(terms: Terms, policy: str, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
@@ -289,13 +323,25 @@ def _make_edges(terms: Terms, removed: tuple[str, ...], store: Store, key: str, 
 
 
 def _take_edges(
-    terms: Terms, before: dict[int, list[str]], chunk_rows: int, store: Store, target: int, blobs: list[bytes]
+    terms: Terms,
+    before: dict[int, list[str]],
+    recall: dict[int, list[str]],
+    number: int,
+    chunk_rows: int,
+    store: Store,
+    target: int,
+    blobs: list[bytes],
 ) -> Stored:
     tables = [read_parquet(store.get(key), ["centre", "member"]) for key in before.get(target, [])]
     known = [np.column_stack([t["centre"].to_numpy(), t["member"].to_numpy()]) for t in tables]
     rows = distinct_edges(unpacked(blobs, 6), np.concatenate([np.zeros((0, 2), np.int64), *known]))
-    edges = pa.table([pa.array(np.ascontiguousarray(column)) for column in rows.T], schema=EDGES)
     made: Stored = []
+    if target in recall:
+        rows, links = recalled(rows, read_tables(store, recall[target], LINKS), number)
+        unlike = links["round"].to_numpy() >= UNLIKE
+        for kind, some in ((RECALLED, ~unlike), (RECALLED_UNLIKE, unlike)):
+            made += _put(store, terms, kind, target, links.filter(pa.array(some)))
+    edges = pa.table([pa.array(np.ascontiguousarray(column)) for column in rows.T], schema=EDGES)
     for start in range(0, edges.num_rows, chunk_rows):
         made += _put(store, terms, "edges", target, edges.slice(start, chunk_rows))
     return made

@@ -24,7 +24,7 @@ from pipelines.dedup.gather import gather, read_gathered
 from pipelines.dedup.links import earlier_links, earlier_states
 from pipelines.dedup.marks import mark, pack, read_all_marks
 from pipelines.dedup.nodes import owners, put_chunks, put_counted, put_table, read_ids, read_tables
-from pipelines.dedup.rounds import ROUNDS, uncompared
+from pipelines.dedup.rounds import ROUNDS, UNLIKE, uncompared
 from pipelines.dedup.sketches import estimates, rejection_bound
 from pipelines.dedup.urls import CAPTURE
 from pipelines.dedup.verify import similarities
@@ -83,6 +83,7 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
         "gather": gather_part,
         "reject": reject_edges,
         "verify": verify_edges,
+        "recall": recall_links,
         "settle": settle_round,
         "settle-group": settle_group,
         "decide": decide_all,
@@ -201,17 +202,24 @@ def verify_edges(work: Work, spec: dict[str, Any]) -> dict[str, int]:
     )
     found = similarities(texts, left, right, measure=work.config["measure"])
     kept = found >= work.config["min_similarity"]
-    links = table.filter(pa.array(kept))
-    links = links.append_column("similarity", pa.array(found[kept]))
-    links = links.append_column("round", pa.array(np.full(links.num_rows, spec["round"], np.int64)))
-    if links.num_rows:
-        put_counted(work.store, f"{work.prefix}/links-{spec['round']}", links.cast(survivors.LINKS))
-    return {"verified": links.num_rows, "too_unlike": table.num_rows - links.num_rows}
+    links = table.append_column("similarity", pa.array(found))
+    links = links.append_column("round", pa.array(np.where(kept, 0, UNLIKE) + spec["round"])).cast(survivors.LINKS)
+    for folder, some in (("links", kept), ("unlike", ~kept)):
+        put_counted(work.store, f"{work.prefix}/{folder}-{spec['round']}", links.filter(pa.array(some)))
+    return {"verified": int(kept.sum()), "too_unlike": int((~kept).sum())}
 
 
-def _links(work: Work, last_round: int) -> pa.Table:
-    """LINKS of documents that are decided now, of the rounds so far."""
-    keys = [key for number in range(1, last_round + 1) for key in work.keys(f"links-{number}")]
+def recall_links(work: Work, spec: dict[str, Any]) -> dict[str, int]:
+    """Edges that were compared before, where those that were compared now lie."""
+    links = read_parquet(work.store.get(spec["key"]))
+    folder, counter = ("unlike", "too_unlike") if spec["unlike"] else ("links", "verified")
+    put_counted(work.store, f"{work.prefix}/{folder}-{spec['round']}", links)
+    return {"recalled": links.num_rows, counter: links.num_rows}
+
+
+def _links(work: Work, last_round: int, folder: str = "links") -> pa.Table:
+    """LINKS of documents that are decided now, of the rounds so far; or those that were too unlike."""
+    keys = [key for number in range(1, last_round + 1) for key in work.keys(f"{folder}-{number}")]
     return read_tables(work.store, keys, survivors.LINKS)
 
 
@@ -268,7 +276,8 @@ def decide_all(work: Work, spec: dict[str, Any]) -> None:
     """Survivors, matches and clusters, in this one task; stored as NAMED below `decisions/`, LINKS below `placed/`."""
     copies = [_as_links(work, spec[kind], kind) for kind in ("captures", "copies")]
     placed = pa.concat_tables([*copies, _links(work, ROUNDS)])
-    put_chunks(work.store, f"{work.prefix}/placed", "member", sorted_rows(placed, [("member", "ascending")]))
+    told = pa.concat_tables([placed, _links(work, ROUNDS, "unlike")])
+    put_chunks(work.store, f"{work.prefix}/placed", "member", sorted_rows(told, [("member", "ascending")]))
     every = pa.concat_tables([earlier_links(work.store, work.earlier(), work.parts), placed])
     fates = _fates(work)
     decisions = survivors.decide(every, work.starts, work.fresh_from, fates)

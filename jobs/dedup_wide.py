@@ -11,16 +11,20 @@ import pyarrow as pa
 
 from jobs.dedup_exchange import (
     PARCELS,
+    RECALLED,
+    RECALLED_UNLIKE,
     TARGETS,
     Exchange,
     ProcessExchange,
     SparkExchange,
     Stored,
     Terms,
+    edge_targets,
     exchange_bands,
     exchange_captures,
     exchange_copies,
     exchange_edges,
+    exchange_known,
     hot_copies_folder,
     step_key,
 )
@@ -56,6 +60,7 @@ class Wide:
         plan: BandPlan,
         parts: pa.Table,
         earlier: list[dict[str, Any]],
+        known: list[dict[str, Any]],
         stage: Stage,
         prefix: str,
     ) -> None:
@@ -71,6 +76,7 @@ class Wide:
             apart=config.scope == "generation",
         )
         self.earlier_rows, self.earlier_links = len(earlier), sum(row["links"] for row in earlier)
+        self.known = known
         self.parts_key = put_table(self.store, f"{prefix}/tables", parts)["key"]
         self.worker_config = {
             "prefix": prefix,
@@ -118,9 +124,15 @@ class Wide:
                 tick(PART_LIST.empty_table())
         buckets = [table for table in stored if table["kind"].startswith("buckets-")]
         hot = [table for table in stored if table["kind"].startswith("hot-")]
+        known = self._once(
+            "known",
+            lambda: exchange_known(self._exchange(), self.terms, self.known, self.parts, edge_targets(buckets))
+            if self.known and buckets
+            else [],
+        )
         rounds: list[Stored] = []
         for number in range(1, ROUNDS + 1):
-            rounds.append(self._round(number, buckets, rounds))
+            rounds.append(self._round(number, buckets, rounds, known))
         self._decide(captures, copies, buckets)
         report = json.loads(self.store.get(f"{self.prefix}/report.json"))
         return {
@@ -149,21 +161,29 @@ class Wide:
             self._work(f"resolve-{kind}", specs, small=self._is_small(made))
         return made
 
-    def _round(self, number: int, buckets: Stored, before: list[Stored]) -> Stored:
-        """Compare: distinct edges, rejected by sketches, verified by texts, then who is removed."""
+    def _round(self, number: int, buckets: Stored, before: list[Stored], known: Stored) -> Stored:
+        """Compare: distinct edges, those known recalled, rejected by sketches, verified by texts; who is removed."""
 
         removed = [marks_key(self.prefix, f"removed-{r}") for r in range(1, number)]
-        edges = self._once(
+        every = self._once(
             f"edges-{number}",
             lambda: (
                 exchange_edges(
-                    self._exchange(), self.terms, buckets, removed, before, max(1, self.config.pairs_per_unit)
+                    self._exchange(), self.terms, buckets, removed, before, known, max(1, self.config.pairs_per_unit)
                 )
                 if buckets and (number == 1 or before[-1])
                 else []
             ),
         )
-        small = self._is_small(edges)
+        small = self._is_small(every)
+        edges = [table for table in every if table["kind"] == "edges"]
+        specs = [
+            {"step": "recall", "round": number, "key": table["key"], "unlike": table["kind"] == RECALLED_UNLIKE}
+            for table in every
+            if table["kind"] in (RECALLED, RECALLED_UNLIKE)
+        ]
+        if specs:
+            self._work(f"recall-{number}", specs, small=small)
         if edges:
             chunks = [table["key"] for table in edges]
             if self.config.measure == "jaccard":
@@ -185,7 +205,7 @@ class Wide:
             self._work(f"settle-groups-{number}", specs, small=False)
             settle["grouped"] = True
         self._work(f"settle-{number}", [settle], small=small)
-        return edges
+        return every
 
     def _decide(self, captures: Stored, copies: Stored, buckets: Stored) -> None:
         """In one task where all links fit it, else by groups of whole clusters."""
@@ -206,11 +226,12 @@ class Wide:
         specs += [{"step": "as-links", "kind": "earlier", "row": row} for row in range(self.earlier_rows)]
         self._work("as-links", specs, small=False)
         placed = counted(self.store, f"{self.prefix}/links-0") + links
+        unlike = [table for r in range(1, ROUNDS + 1) for table in counted(self.store, f"{self.prefix}/unlike-{r}")]
         groups = self._groups("decide", placed + counted(self.store, f"{self.prefix}/links-earlier"))
         self._work("decide-groups", [{"step": "decide-group", "key": key} for key in _keys(groups)], small=False)
         decided = [table["key"] for table in counted(self.store, f"{self.prefix}/decided")]
         nodes = sum(self.parts["rows"].to_pylist())
-        exchange_by_node(self._exchange, self._once, self.prefix, "placed", _keys(placed), "member", nodes)
+        exchange_by_node(self._exchange, self._once, self.prefix, "placed", _keys(placed + unlike), "member", nodes)
         tables = _keys(exchange_by_node(self._exchange, self._once, self.prefix, "decided", decided, "node", nodes))
         self._gather("id", 0, {"tables": tables, "columns": ["cluster", "match"]}, small=False)
         self._work("name", [{"step": "name", "key": key} for key in tables], small=False)
