@@ -90,10 +90,9 @@ def tree_mb(pid: int) -> float:
     return total
 
 
-def planned(root: Path, seconds: float) -> dict[str, float]:
-    """What `gristmill plan dedup_documents` tells; `seconds` of the empty run are what a session costs here."""
+def planned(root: Path) -> dict[str, float]:
+    """What `gristmill plan dedup_documents` tells."""
     plan = plan_job("dedup_documents", dedup_documents.Config(), context(root, "process"), Request(cores=CORES))
-    note(f"a session costs {seconds:.1f} s CPU here")
     return {name: figure.value for name, figure in plan.figures.items()}
 
 
@@ -117,13 +116,13 @@ def main() -> None:
         for count in [0, *(options.documents >> step for step in reversed(range(options.steps)))]:
             root = Path(made) / str(count)
             commit(context(root, "process"), short_texts(count))
-            plan = planned(root, rows[0]["cpu"]) if len(rows) == 1 else None
+            plan = planned(root) if len(rows) == 1 else None
             row = {"documents": count, **measured(root, options.engine)}
             stats = open_dataset(open_store(root), "dedup").manifest.stats["pairs"]
             rows.append(row | {"shuffle": stats["shuffle_bytes"]})
             note(
                 f"{count:9,} documents: {row['cpu']:7.1f} s CPU, {row['wall']:6.1f} s, driver {row['driver']:.0f} MB,"
-                f" all {row['memory']:.0f} MB, {stats['shuffle_bytes'] / 1e6:8.1f} MB shuffled, {stats}"
+                f" all {row['memory']:.0f} MB, {stats['shuffle_bytes'] / 1e6:8.1f} MB shuffled"
             )
             if plan is not None:
                 actual = {"shuffle": rows[-1]["shuffle"], "memory": 1e6 * row["memory"]}
