@@ -10,6 +10,7 @@ from cluster.cli.options import clip, open_root, print_json, visible, with_json,
 from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
+from pipelines.dedup.report import state_words
 from pipelines.takedown.listing import part_keys, read_listed
 
 _ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
@@ -72,4 +73,5 @@ def _show(row: dict[str, Any]) -> None:
     for key, value in row.items():
         if key in ("dataset", "role") or value is None:
             continue
-        click.echo(clip(f"  {key}: {visible(value)}", 160))
+        told = f" ({state_words(value)})" if key == "dedup.state" else ""
+        click.echo(clip(f"  {key}: {visible(value)}{told}", 160))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.store import Store
+from pipelines.dedup.urls import CAPTURE
 from pipelines.errors import InputError
 
 CLUSTERS = 10
@@ -61,6 +62,16 @@ def read_row(store: Store, key: str, size_bytes: int, row: int, columns: Sequenc
             fetch(min(starts), min(starts) + chunk.total_compressed_size)
     file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body)), page_checksum_verification=True)
     return file.read_row_group(number, columns=list(columns)).slice(row, 1).to_pylist()[0]
+
+
+def state_words(state: int) -> str:
+    """`dedup.state` in words."""
+    if state & CAPTURE:
+        return "another capture of its URL stays"
+    if state & 1:
+        return "an exact copy"
+    rounds = [number for number in (1, 2, 3) if state >> number & 1]
+    return f"a near copy, found in round {rounds[0]}" if rounds else "nothing like it stays before it"
 
 
 def dedup_page(dedup: Dataset, *, clusters: int = CLUSTERS) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pipelines.datasets import open_dataset
 from pipelines.datasets.parts import PartWriter
 from pipelines.datasets.schemas import DOCUMENTS
 from pipelines.datasets.store import MemoryStore, open_store
-from pipelines.dedup.report import dedup_page, page_html, page_text, read_row
+from pipelines.dedup.report import dedup_page, page_html, page_text, read_row, state_words
 from pipelines.errors import InputError
 from tests.made_documents import commit_documents
 
@@ -69,6 +69,13 @@ def test_the_page_shows_the_one_that_stays_and_some_that_left(root):
     assert "&lt;b&gt;twelve&lt;/b&gt;" in shown and "<b>" not in shown and "http-equiv" not in shown
 
 
+def test_the_state_is_told_in_words():
+    assert [state_words(state)[:16] for state in (0, 1, 0b1110, 0b1100, 16)] == [
+        "nothing like it ", "an exact copy", "a near copy, fou", "a near copy, fou", "another capture ",
+    ]  # fmt: skip
+    assert state_words(0b1100).endswith("round 2")
+
+
 def test_a_dataset_without_a_report_is_refused(root):
     with pytest.raises(InputError, match="no report"):
         dedup_page(open_dataset(open_store(root), "documents"))
@@ -83,5 +90,8 @@ def test_the_command_shows_it_and_writes_a_page(root, tmp_path, capsys):
 
     assert "a cluster of 3" in call("dedup") and "\u202e" not in call("dedup@1")
     assert '"accepted"' in call("--json")
+    left = open_dataset(open_store(root), "dedup").to_arrow().to_pylist()[0]
+    main(["explain", left["id"], "--root", str(root)])
+    assert "dedup.state: 14 (a near copy, found in round 1)" in capsys.readouterr().out
     assert "page.html: dedup version 1" in call("--output", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")
