@@ -64,7 +64,7 @@ class Wide:
         stage: Stage,
         prefix: str,
     ) -> None:
-
+        """`earlier`: rows of EARLIER, decided already; `known`: rows of KNOWN, compared already."""
         self.config, self.context, self.plan, self.parts = config, context, plan, parts
         self.stage, self.prefix, self.store = stage, prefix, context.store
         starts = [] if config.survivor == "best" else generation_starts(parts).tolist()
@@ -92,7 +92,6 @@ class Wide:
 
     def run(self) -> dict[str, Any]:
         """Everything up to the decisions; the report of pairs and clusters."""
-
         with_urls = self.config.urls != "off"
         gone = marks_key(self.prefix, "captures") if with_urls else None
         out = marks_key(self.prefix, "out")
@@ -117,18 +116,18 @@ class Wide:
             for column in columns:
                 stored += self._once(
                     column,
-                    lambda column=column: exchange_bands(
-                        self._exchange(), self.terms, self.parts, column, out
-                    ),
+                    lambda column=column: exchange_bands(self._exchange(), self.terms, self.parts, column, out),
                 )
                 tick(PART_LIST.empty_table())
         buckets = [table for table in stored if table["kind"].startswith("buckets-")]
         hot = [table for table in stored if table["kind"].startswith("hot-")]
         known = self._once(
             "known",
-            lambda: exchange_known(self._exchange(), self.terms, self.known, self.parts, edge_targets(buckets))
-            if self.known and buckets
-            else [],
+            lambda: (
+                exchange_known(self._exchange(), self.terms, self.known, self.parts, edge_targets(buckets))
+                if self.known and buckets
+                else []
+            ),
         )
         rounds: list[Stored] = []
         for number in range(1, ROUNDS + 1):
@@ -148,7 +147,6 @@ class Wide:
 
     def _resolved(self, kind: str) -> Stored:
         """Edges of the copies of which a part has so many that only the best of them travelled."""
-
         folder = hot_copies_folder(self.prefix, kind)
         names = [stored.key.rpartition("/")[2] for stored in self.store.list(f"{folder}/")]
         rows = [int(name.removesuffix(".parquet").partition("-")[2]) for name in names]
@@ -163,7 +161,6 @@ class Wide:
 
     def _round(self, number: int, buckets: Stored, before: list[Stored], known: Stored) -> Stored:
         """Compare: distinct edges, those known recalled, rejected by sketches, verified by texts; who is removed."""
-
         removed = [marks_key(self.prefix, f"removed-{r}") for r in range(1, number)]
         every = self._once(
             f"edges-{number}",
@@ -259,7 +256,6 @@ class Wide:
         return documents <= SMALL_DATASET and sum(table["rows"] for table in stored) <= SMALL_ROUND
 
     def _gather(self, kind: str, number: int, where: dict[str, Any], *, small: bool) -> None:
-
         spec = {"step": "wanted", "kind": kind, "round": number, **where}
         self._work(f"wanted-{kind}-{number}", [spec], small=small)
         listed = json.loads(self.store.get(wanted_key(self.prefix, kind, number)))
@@ -268,7 +264,6 @@ class Wide:
 
     def _work(self, name: str, specs: Iterable[dict[str, Any]], *, small: bool) -> None:
         """Units of one step, each done once; their counts are added to the report."""
-
         units = unit_table(Unit(id=hash_unit(name, spec), input=name, spec=spec) for spec in specs)
         wide = Stage(
             job=f"dedup_documents: {name}",
@@ -285,7 +280,6 @@ class Wide:
 
     def _once(self, name: str, make: Callable[[], Stored]) -> Stored:
         """What `make` stored, remembered by a done record: a step that was finished is not done again."""
-
         key = step_key(self.prefix, name)
         if self.store.head(key) is None:
             self.store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
@@ -295,14 +289,12 @@ class Wide:
         return [row for row in stored if row["kind"] not in (PARCELS, TARGETS)]
 
     def _exchange(self) -> Exchange:
-
         if self.context.engine == "spark":
             return SparkExchange(self.context.spark(), self.store)
         return ProcessExchange(self.store)
 
     def _hot(self, stored: Stored) -> list[dict[str, Any]]:
         """The biggest of the buckets above the cap."""
-
         table = read_tables(self.store, [row["key"] for row in stored], HOT)
         order = np.lexsort((table["digest"].to_numpy(), -table["size"].to_numpy()))[:20]
         rows = table.take(pa.array(order)).to_pylist()
