@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import dedup_documents
-from jobs.runtime.cost import Request, plan_job
+from jobs.runtime.cost import Request, peak_memory_mb, plan_job
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
 from tests.benchmarks.dedup import context
@@ -107,7 +107,7 @@ def main() -> None:
     if options.run:
         ctx = context(options.run, options.engine)
         dedup_documents.run(dedup_documents.Config(), ctx)
-        sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}\n")
+        sys.stdout.write(f"{peak_memory_mb()}\n")  # getrusage would tell what this process was forked from
         ctx.close()
         return
     rows: list[dict[str, Any]] = []
