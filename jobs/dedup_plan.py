@@ -60,7 +60,9 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
     shuffled = total * (captures + exact + 32 * plan.num_bands * max(0.0, banded - copies))
     cpu = SESSION_CPU_S + total * each
     linked = total * (whole.stats["exact"] + whole.stats["verified"]) / sample.num_rows
-    memory = request.cores * (300 + 4 * TARGET_MB) + 200e-6 * linked + 4 * total / 8e6 * request.cores
+    bits = 4 * total / 8e6
+    decided = 300e-6 * min(linked, config.links_per_task)
+    memory = request.cores * (300 + 4 * TARGET_MB + bits) + decided
     error = 0.25 if sample.num_rows < total else None
     return Plan(
         job="dedup_documents",

@@ -168,7 +168,7 @@ class Wide:
                 exchange_edges(
                     self._exchange(), self.terms, buckets, removed, before, known, max(1, self.config.pairs_per_unit)
                 )
-                if buckets and (number == 1 or before[-1])
+                if buckets  # a round without edges does not end it: the next centre may still have some
                 else []
             ),
         )
