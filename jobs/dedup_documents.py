@@ -1,15 +1,15 @@
 """Find exact and near duplicates among the documents and mark them; nothing is removed here.
 
-Signatures are computed once a document and reused when a crawl is appended. Exact copies meet by their digest, the
-others by bands of minima: Spark shuffles digests and numbers, never a text. Every pair that removes a document is
-checked by the exact similarity of the two texts; a sketch may only reject. Three rounds at most find for each removed
-document one that stays. Earlier versions' decisions stand, and nothing of theirs is compared again.
+Signatures are computed once a document and reused when a crawl is appended. Where it is asked for, captures of one URL
+leave for one of them. Exact copies meet by their digest, the others by bands of minima: Spark shuffles digests and
+numbers, never a text. Every pair that removes a document is checked by the exact similarity of the two texts; a sketch
+may only reject. Three rounds at most find for each removed document one that stays. Earlier versions' decisions stand,
+and nothing of theirs is compared again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,25 +23,22 @@ from jobs.runtime.entry import job_main
 from jobs.runtime.lease import lease
 from jobs.runtime.run import fingerprint, run_stage
 from jobs.runtime.stage import Output, Parent, Stage, Unit, UnitResult, hash_unit, part_units, unit_table
-from jobs.runtime.units import do_units
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.books import Equation, key_sum
-from pipelines.datasets.manifest import PART_LIST, Manifest, first_sha256, latest_manifest
+from pipelines.datasets.manifest import Manifest, first_sha256, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
+from pipelines.errors import GristmillError
 
 if TYPE_CHECKING:
-    from jobs.dedup_exchange import Exchange, Stored, Terms
     from jobs.runtime.cost import Plan, Request
-    from pipelines.dedup.bands import BandPlan
 
+_ALIGNED = ("input", "signatures")  # roles of the parents
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 2
-VERSION = 2
-_SMALL_ROUND = 20_000  # edges that are compared in this process: less than what sending them out costs
-_SMALL_DATASET = 1_000_000  # documents of which this process may hold a byte each
+SIGNATURES_VERSION = 3
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,17 +59,24 @@ class Config:
     documents: str = setting("documents", "dataset to read", content=False)
     signatures: str = setting("signatures", "dataset of signatures to write", content=False)
     output: str = setting("dedup", "annotations to write", content=False)
-    pairs: str = setting("dedup_pairs", "verified pairs to write, which an appended crawl goes on from", content=False)
+    pairs: str = setting("dedup_pairs", "compared pairs to write, which a later run goes on from", content=False)
     lsh: Lsh = setting(factory=Lsh, doc="locality-sensitive hashing")  # noqa: RUF009
     measure: Literal["jaccard", "containment"] = setting(
         "jaccard", "similarity: shared n-grams over all, or over the fewer"
     )
+    urls: Literal["off", "latest", "first"] = setting(
+        "off", "captures of one URL leave for the latest or first one, whatever they say; off: they are compared"
+    )
+    mobile_hosts: bool = setting(False, "URLs: m., mobile., wap., 3g., touch. of a site are that site")
     scope: Literal["global", "generation"] = setting("global", "generation: a crawl is compared with itself only")
     survivor: Literal["first", "best"] = setting("first", "best: a later, better copy takes over; all is decided anew")
     score: str = setting("", "column of the documents (0 to 1) that goes before length in the survivor order")
     preferred_domains: tuple[str, ...] = setting((), "domains whose copy stays where length is equal")
     bucket_cap: int = setting(100_000, "documents of one bucket that are compared; bigger buckets are reported")
     pairs_per_unit: int = setting(20_000, "candidate pairs that one task verifies", content=False)
+    links_per_task: int = setting(
+        4_000_000, "verified links that one task decides on; beyond, clusters are cut into groups", content=False
+    )
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -85,7 +89,8 @@ def plan(config: Config, context: Context, request: Request) -> Plan:
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
-    """Signatures, then the wide steps, then the annotations and the verified pairs."""
+    """Signatures, then the wide steps, then the annotations and the verified pairs: the manifests of these three."""
+    from jobs.dedup_wide import Wide
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.links import PAIRS
     from pipelines.dedup.nodes import number_parts
@@ -95,7 +100,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
 
     plan = BandPlan(**asdict(config.lsh))
     documents = context.open(config.documents)
-    bands = {"num_bands": plan.num_bands, "rows_per_band": plan.rows_per_band}
+    bands: dict[str, Any] = {"num_bands": plan.num_bands, "rows_per_band": plan.rows_per_band}
+    bands["mobile_hosts"] = config.mobile_hosts
     rule = OrderRule(score=config.score, preferred_domains=tuple(config.preferred_domains))
     signed = run_stage(
         context,
@@ -104,7 +110,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
             stage_id=stage_id("dedup_documents.signatures", SIGNATURES_VERSION, bands | asdict(rule)),
             outputs=(Output(dataset=config.signatures, kind="signatures", schema=signatures_schema(plan)),),
             worker="jobs.dedup_documents:open_signer",
-            worker_config={"plan": asdict(config.lsh), "rule": asdict(rule)},
+            worker_config={"plan": asdict(config.lsh), "rule": asdict(rule), "mobile_hosts": config.mobile_hosts},
             equations={"documents": Equation(total="rows", terms=("signed", "failed"))},
             config=bands,
         ),
@@ -129,22 +135,23 @@ def run(config: Config, context: Context) -> list[Manifest]:
     table = unit_table(units)
     parents = [Parent(manifest=documents.manifest), Parent(manifest=signed, role="signatures")]
     if (latest := _finished(context.store, stage, table, parents)) is not None:
-        context.progress.say(f"{config.output} v{latest.version} is finished: nothing to do")
-        return [signed, latest]
+        context.progress.say(f"{config.output} v{latest[0].version} is finished: nothing to do")
+        return [signed, *latest]
     earlier = _earlier(context.store, config, stage, units, parts)
     fresh_from = sum(row["rows"] for row in earlier)
     prefix = f"{work_prefix(config.output, stage.stage_id)}/wide/{_history(pairs)}-{fresh_from}"
     with lease(context.store, prefix, say=context.progress.say):
-        report = _Wide(config, context, plan, parts, earlier, stage, prefix).run()
+        known = _known(context.store, config, stage, pairs, parts, earlier)
+        report = Wide(config, context, plan, parts, earlier, known, stage, prefix).run()
         annotate = replace(stage, worker_config={"prefix": prefix, "parts": report.pop("parts")})
-        made = run_stage(context, annotate, table, parents=parents, stats={"pairs": report})[config.output]
+        made = run_stage(context, annotate, table, parents=parents, stats={"pairs": report})
     for stored in list(context.store.list(f"{prefix}/")):
         context.store.delete(stored.key)
-    return [signed, made]
+    return [signed, made[config.output], made[config.pairs]]
 
 
-def _finished(store: Store, stage: Stage, units: pa.Table, parents: Sequence[Parent]) -> Manifest | None:
-    """The annotations, where they and the pairs are both of these units: either may have been committed alone."""
+def _finished(store: Store, stage: Stage, units: pa.Table, parents: Sequence[Parent]) -> list[Manifest] | None:
+    """Annotations and pairs, where both are of these units: either may have been committed alone."""
     above = [parent.manifest for parent in parents]
     found = []
     for output in stage.outputs:
@@ -153,7 +160,7 @@ def _finished(store: Store, stage: Stage, units: pa.Table, parents: Sequence[Par
         if latest is None or latest.fingerprint != mark:
             return None
         found.append(latest)
-    return found[0]
+    return found
 
 
 def _history(pairs: Pairs) -> str:
@@ -198,7 +205,7 @@ def _earlier(
         if latest is None:
             return []
         rows = open_dataset(store, name, latest.version).part_list.to_pylist()
-        found.append({r["unit"]: r["key"] for r in rows if r["stage_id"] == stage.stage_id and r["role"] == "part"})
+        found.append({r["unit"]: r for r in rows if r["stage_id"] == stage.stage_id and r["role"] == "part"})
     listed = parts.to_pylist()
     missing = [
         row["generation"] for row, unit in zip(listed, units, strict=True) if any(unit.id not in f for f in found)
@@ -206,8 +213,9 @@ def _earlier(
     before = min(missing, default=len(listed))
     return [
         {
-            "annotations": found[0][unit.id],
-            "pairs": found[1][unit.id],
+            "annotations": found[0][unit.id]["key"],
+            "pairs": found[1][unit.id]["key"],
+            "links": found[1][unit.id]["rows"],
             "first_node": row["first_node"],
             "rows": row["rows"],
         }
@@ -216,181 +224,39 @@ def _earlier(
     ]
 
 
-class _Wide:
-    """The wide steps, each done once and remembered: copies, buckets a band column, rounds, decisions."""
+def _known(
+    store: Store, config: Config, stage: Stage, pairs: Pairs, parts: pa.Table, earlier: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows of KNOWN: what the latest version of this very stage compared, of parts that are to be decided again."""
+    latest = latest_manifest(store, config.pairs)
+    if latest is None or latest.stage_id != stage.stage_id:
+        return []
+    pins = {parent["role"]: parent for parent in latest.parents}
+    try:
+        before = aligned_parts(*(open_dataset(store, p["name"], p["version"]) for p in map(pins.get, _ALIGNED) if p))
+    except (GristmillError, TypeError):  # that version of the documents is gone: all is compared again
+        return []
+    from pipelines.dedup.nodes import number_parts
 
-    def __init__(
-        self,
-        config: Config,
-        context: Context,
-        plan: BandPlan,
-        parts: pa.Table,
-        earlier: list[dict[str, Any]],
-        stage: Stage,
-        prefix: str,
-    ) -> None:
-        from jobs.dedup_exchange import Terms
-        from pipelines.dedup.links import EARLIER
-        from pipelines.dedup.nodes import generation_starts, put_table
+    numbered = number_parts(before)
+    units = _annotation_units(before, numbered, config)
+    stored = {row["unit"]: row["key"] for row in open_dataset(store, config.pairs, latest.version).parts().to_pylist()}
+    mine = {(part["input"], part["unit"]): (part, signed) for part, signed in before}
+    then = {name: unit.id for name, unit in zip(_names(numbered), units, strict=True)}
+    now = {(part["input"], part["unit"]): (part, signed) for part, signed in pairs}
+    decided = {row["pairs"] for row in earlier}
+    same = {
+        name
+        for name, both in now.items()
+        if name in mine and [first_sha256(x) for x in both] == [first_sha256(x) for x in mine[name]]
+    }
+    rows = zip(_names(parts), parts["first_node"].to_pylist(), strict=True)
+    found = [{"pairs": stored.get(then[name]), "first_node": first} for name, first in rows if name in same]
+    return [row for row in found if row["pairs"] is not None and row["pairs"] not in decided]
 
-        self.config, self.context, self.plan, self.parts = config, context, plan, parts
-        self.stage, self.prefix, self.store = stage, prefix, context.store
-        starts = [] if config.survivor == "best" else generation_starts(parts).tolist()
-        self.terms: Terms = Terms(
-            prefix=prefix,
-            generation_starts=tuple(starts),
-            fresh_from=sum(row["rows"] for row in earlier),
-            bucket_cap=config.bucket_cap,
-            apart=config.scope == "generation",
-        )
-        self.parts_key = put_table(self.store, f"{prefix}/tables", parts)["key"]
-        self.worker_config = {
-            "prefix": prefix,
-            "generation_starts": starts,
-            "fresh_from": self.terms.fresh_from,
-            "parts": self.parts_key,
-            "earlier": put_table(self.store, f"{prefix}/tables", pa.Table.from_pylist(earlier, schema=EARLIER))["key"],
-            "min_similarity": plan.min_similarity,
-            "measure": config.measure,
-            "permutations": plan.num_permutations,
-        }
-        self.counts: dict[str, int] = {}
 
-    def run(self) -> dict[str, Any]:
-        """Everything up to the decisions; the report of pairs and clusters."""
-        from jobs.dedup_exchange import exchange_bands, exchange_copies
-        from jobs.dedup_steps import marks_key
-        from pipelines.dedup.rounds import ROUNDS
-        from pipelines.dedup.signed import band_columns
-
-        copies_marks = marks_key(self.prefix, "copies")
-        columns = band_columns(self.plan)
-        with self.context.progress.stage("dedup_documents: buckets", 1 + len(columns)) as tick:
-            copies = self._once("copies", lambda: exchange_copies(self._exchange(), self.terms, self.parts))
-            keys = [table["key"] for table in copies]
-            self._work("copies", [{"step": "copies", "copies": keys}], small=self._is_small(copies))
-            tick(PART_LIST.empty_table())
-            stored: Stored = []
-            for column in columns:
-                stored += self._once(
-                    column,
-                    lambda column=column: exchange_bands(
-                        self._exchange(), self.terms, self.parts, column, copies_marks
-                    ),
-                )
-                tick(PART_LIST.empty_table())
-        buckets = [table for table in stored if table["kind"].startswith("buckets-")]
-        hot = [table for table in stored if table["kind"].startswith("hot-")]
-        rounds: list[Stored] = []
-        for number in range(1, ROUNDS + 1):
-            rounds.append(self._round(number, buckets, rounds))
-        decide = {"step": "decide", "copies": keys, "buckets": [table["key"] for table in buckets]}
-        every = copies + [table for edges in rounds for table in edges]
-        self._work("decide", [decide], small=self._is_small(every))
-        report = json.loads(self.store.get(f"{self.prefix}/report.json"))
-        return {
-            "exact": sum(table["rows"] for table in copies),
-            "candidates": sum(table["rows"] for edges in rounds for table in edges),
-            **self.counts,
-            "by_round": [sum(table["rows"] for table in edges) for edges in rounds],
-            "capped_buckets": self._hot(hot),
-            **report,
-            "parts": self.parts_key,
-        }
-
-    def _round(self, number: int, buckets: Stored, before: list[Stored]) -> Stored:
-        """Compare: distinct edges, rejected by sketches, verified by texts, then who is removed."""
-        from jobs.dedup_exchange import exchange_edges
-        from jobs.dedup_steps import marks_key
-
-        removed = [marks_key(self.prefix, f"removed-{r}") for r in range(1, number)]
-        edges = self._once(
-            f"edges-{number}",
-            lambda: (
-                exchange_edges(
-                    self._exchange(), self.terms, buckets, removed, before, max(1, self.config.pairs_per_unit)
-                )
-                if buckets and (number == 1 or before[-1])
-                else []
-            ),
-        )
-        small = self._is_small(edges)
-        if edges:
-            chunks = [table["key"] for table in edges]
-            if self.config.measure == "jaccard":
-                self._gather("sketch", number, {"tables": chunks}, small=small)
-                self._work(
-                    f"reject-{number}", [{"step": "reject", "round": number, "key": key} for key in chunks], small=small
-                )
-                passed = f"passed-{number}"
-                chunks = [stored.key for stored in self.store.list(f"{self.prefix}/{passed}/")]
-            self._gather("text", number, {"tables": chunks}, small=small)
-            self._work(
-                f"verify-{number}", [{"step": "verify", "round": number, "key": key} for key in chunks], small=small
-            )
-        self._work(f"settle-{number}", [{"step": "settle", "round": number}], small=small)
-        return edges
-
-    def _is_small(self, stored: Stored) -> bool:
-        """Whether what works on these tables may run in this process: the driver holds nothing that grows."""
-        documents = sum(self.parts["rows"].to_pylist())
-        return documents <= _SMALL_DATASET and sum(table["rows"] for table in stored) <= _SMALL_ROUND
-
-    def _gather(self, kind: str, number: int, where: dict[str, Any], *, small: bool) -> None:
-        from jobs.dedup_steps import wanted_key
-
-        spec = {"step": "wanted", "kind": kind, "round": number, **where}
-        self._work(f"wanted-{kind}-{number}", [spec], small=small)
-        listed = json.loads(self.store.get(wanted_key(self.prefix, kind, number)))
-        specs = [{"step": "gather", "kind": kind, "round": number, **row} for row in listed]
-        self._work(f"gather-{kind}-{number}", specs, small=small)
-
-    def _work(self, name: str, specs: Iterable[dict[str, Any]], *, small: bool) -> None:
-        """Units of one step, each done once; their counts are added to the report."""
-        from pipelines.datasets.books import total_counters
-
-        units = unit_table(Unit(id=hash_unit(name, spec), input=name, spec=spec) for spec in specs)
-        wide = Stage(
-            job=f"dedup_documents: {name}",
-            stage_id=self.stage.stage_id,
-            outputs=(Output(dataset=self.stage.home, kind="annotations"),),
-            worker="jobs.dedup_steps:open_step",
-            worker_config=self.worker_config,
-        )
-        done = f"{self.prefix}/steps/{name}"
-        rows = do_units(self.context, wide, units, done, engine="process" if small else None)
-        for counter, (count, _) in total_counters(rows["counters"]).items():
-            key = counter.removeprefix("stats.")
-            self.counts[key] = self.counts.get(key, 0) + count
-
-    def _once(self, name: str, make: Callable[[], Stored]) -> Stored:
-        """What `make` stored, remembered by a done record: a step that was finished is not done again."""
-        from jobs.dedup_exchange import PARCELS
-
-        key = f"{self.prefix}/steps/{name}.json"
-        if self.store.head(key) is None:
-            self.store.put(key, json.dumps(make(), sort_keys=True).encode(), create_only=True)
-        stored = json.loads(self.store.get(key))
-        sent = sum(row["rows"] for row in stored if row["kind"] == PARCELS)
-        self.counts["shuffle_bytes"] = self.counts.get("shuffle_bytes", 0) + sent
-        return [row for row in stored if row["kind"] != PARCELS]
-
-    def _exchange(self) -> Exchange:
-        from jobs.dedup_exchange import ProcessExchange, SparkExchange
-
-        if self.context.engine == "spark":
-            return SparkExchange(self.context.spark(), self.store)
-        return ProcessExchange(self.store)
-
-    def _hot(self, stored: Stored) -> list[dict[str, Any]]:
-        """The biggest of the buckets above the cap."""
-        from pipelines.dedup.buckets import HOT
-        from pipelines.dedup.nodes import read_tables
-
-        table = read_tables(self.store, [row["key"] for row in stored], HOT)
-        order = np.lexsort((table["digest"].to_numpy(), -table["size"].to_numpy()))[:20]
-        rows = table.take(pa.array(order)).to_pylist()
-        return [{"digest": f"{row['digest'] & (2**64 - 1):016x}", "documents": row["size"]} for row in rows]
+def _names(parts: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(parts["input"].to_pylist(), parts["unit"].to_pylist(), strict=True))
 
 
 def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
@@ -401,12 +267,12 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     from pipelines.dedup.signed import READ_COLUMNS, sign_documents
 
     plan = BandPlan(**worker_config["plan"])
-    rule = worker_config["rule"]
+    rule, mobile = worker_config["rule"], worker_config["mobile_hosts"]
     order = OrderRule(score=rule["score"], preferred_domains=tuple(rule["preferred_domains"]))
 
     def sign(unit: Unit) -> UnitResult:
         documents = read_parquet(store.get(unit.spec["key"]), [*READ_COLUMNS, *order.columns])
-        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order)})
+        result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order, mobile_hosts=mobile)})
         _count(result, documents["id"], "signed")
         return result
 
@@ -414,7 +280,7 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 
 
 def open_annotator(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """The annotations of one documents part, same rows, same order, and the links of its documents to better ones."""
+    """The annotations of one documents part, same rows, same order, and what its documents were compared with."""
     from jobs.dedup_steps import NAMED
     from pipelines.datasets.dataset import read_parquet
     from pipelines.dedup.links import part_pairs

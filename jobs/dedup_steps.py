@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jobs.dedup_exchange import resolve_copies
+from jobs.dedup_groups import finish_labels
 from jobs.runtime.stage import Unit, UnitResult
 from pipelines.datasets.parts import read_parquet, sorted_rows
 from pipelines.datasets.store import Store
@@ -20,10 +22,11 @@ from pipelines.dedup import survivors
 from pipelines.dedup.buckets import EDGES
 from pipelines.dedup.gather import gather, read_gathered
 from pipelines.dedup.links import earlier_links, earlier_states
-from pipelines.dedup.marks import pack, read_all_marks
-from pipelines.dedup.nodes import owners, put_chunks, put_table, read_ids, read_tables
-from pipelines.dedup.rounds import ROUNDS, uncompared
+from pipelines.dedup.marks import mark, pack, read_all_marks
+from pipelines.dedup.nodes import owners, put_chunks, put_counted, put_table, read_ids, read_tables
+from pipelines.dedup.rounds import ROUNDS, UNLIKE, uncompared
 from pipelines.dedup.sketches import estimates, rejection_bound
+from pipelines.dedup.urls import CAPTURE
 from pipelines.dedup.verify import similarities
 
 NAMED = pa.schema([*survivors.DECISIONS, ("cluster_id", pa.string()), ("match_id", pa.string())])
@@ -73,13 +76,23 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
     """A unit does the step that it names."""
     work = Work(worker_config, store)
     steps = {
+        "resolve": resolve_hot,
+        "captures": mark_captures,
         "copies": mark_copies,
         "wanted": list_wanted,
         "gather": gather_part,
         "reject": reject_edges,
         "verify": verify_edges,
+        "recall": recall_links,
         "settle": settle_round,
+        "settle-group": settle_group,
         "decide": decide_all,
+        "as-links": as_links,
+        "finish": finish,
+        "decide-group": decide_group,
+        "name": name_decided,
+        "left": list_left,
+        "report": tell_report,
     }
 
     def step(unit: Unit) -> UnitResult:
@@ -88,21 +101,41 @@ def open_step(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], U
     return step
 
 
+def resolve_hot(work: Work, spec: dict[str, Any]) -> None:
+    """Copies that did not travel hang at the best of all parts."""
+    resolve_copies(work.store, work.prefix, spec["kind"], spec["name"])
+
+
+def mark_captures(work: Work, spec: dict[str, Any]) -> None:
+    """Bits of the captures for which another one of their URL stays."""
+    captures = earlier_states(work.store, work.earlier(), work.nodes) & CAPTURE != 0
+    captures[read_tables(work.store, spec["captures"], EDGES)["member"].to_numpy()] = True
+    work.put_marks("captures", captures)
+
+
 def mark_copies(work: Work, spec: dict[str, Any]) -> None:
-    """Bits of the exact copies, and of what earlier versions decided."""
+    """Bits of the exact copies, of all who leave before the bands, and of what earlier versions decided."""
     states = earlier_states(work.store, work.earlier(), work.nodes)
     copies = states & 1 != 0
     copies[read_tables(work.store, spec["copies"], EDGES)["member"].to_numpy()] = True
     work.put_marks("copies", copies)
+    if not spec["urls"]:
+        work.put_marks("captures", np.zeros(work.nodes, bool))
+    captures = np.unpackbits(work.marks("captures"), bitorder="little")[: work.nodes].astype(bool)
+    work.put_marks("out", copies | captures)
     for number in range(1, ROUNDS + 1):
         work.put_marks(f"earlier-{number}", (states >> number) & 1 != 0)
 
 
 def list_wanted(work: Work, spec: dict[str, Any]) -> None:
     """The documents that occur in edges, and which parts they are in."""
-    edges = [read_parquet(work.store.get(key), ["centre", "member"]) for key in spec["tables"]]
-    columns = [edge[name].to_numpy() for edge in edges for name in ("centre", "member")]
-    nodes = np.unique(np.concatenate([np.zeros(0, np.int64), *columns]))
+    bits = np.zeros((work.nodes + 7) // 8, np.uint8)
+    names = spec.get("columns", ["centre", "member"])
+    for name in spec["tables"]:
+        table = read_parquet(work.store.get(name), names)
+        for column in names:
+            mark(bits, table[column].drop_null().to_numpy())
+    nodes = np.flatnonzero(np.unpackbits(bits, bitorder="little"))
     key = f"{wanted_key(work.prefix, spec['kind'], spec['round'])}.nodes"
     work.store.put(key, nodes.tobytes())
     owner, first = np.unique(owners(work.parts, nodes), return_index=True)
@@ -118,7 +151,7 @@ def gather_part(work: Work, spec: dict[str, Any]) -> dict[str, int]:
     """Sketches or texts of one part's wanted documents."""
     nodes = np.frombuffer(work.store.get_ranges(spec["nodes"], [tuple(spec["span"])])[0], np.int64)
     part = work.parts.slice(spec["part"], 1).to_pylist()[0]
-    source = part["signatures"] if spec["kind"] == "sketch" else part["documents"]
+    source = part["documents"] if spec["kind"] == "text" else part["signatures"]
     body = gather(work.store.get(source), spec["kind"], part["first_node"], nodes)
     work.store.put(_gathered_key(work, spec["kind"], spec["round"], spec["part"]), body)
     return {f"read_{spec['kind']}": len(nodes), f"read_{spec['kind']}_earlier": int((nodes < work.fresh_from).sum())}
@@ -169,57 +202,153 @@ def verify_edges(work: Work, spec: dict[str, Any]) -> dict[str, int]:
     )
     found = similarities(texts, left, right, measure=work.config["measure"])
     kept = found >= work.config["min_similarity"]
-    links = table.filter(pa.array(kept))
-    links = links.append_column("similarity", pa.array(found[kept]))
-    links = links.append_column("round", pa.array(np.full(links.num_rows, spec["round"], np.int64)))
-    if links.num_rows:
-        put_table(work.store, f"{work.prefix}/links-{spec['round']}", links.cast(survivors.LINKS))
-    return {"verified": links.num_rows, "too_unlike": table.num_rows - links.num_rows}
+    links = table.append_column("similarity", pa.array(found))
+    links = links.append_column("round", pa.array(np.where(kept, 0, UNLIKE) + spec["round"])).cast(survivors.LINKS)
+    for folder, some in (("links", kept), ("unlike", ~kept)):
+        put_counted(work.store, f"{work.prefix}/{folder}-{spec['round']}", links.filter(pa.array(some)))
+    return {"verified": int(kept.sum()), "too_unlike": int((~kept).sum())}
 
 
-def _links(work: Work, last_round: int) -> pa.Table:
-    """LINKS of documents that are decided now, of the rounds so far."""
-    keys = [key for number in range(1, last_round + 1) for key in work.keys(f"links-{number}")]
+def recall_links(work: Work, spec: dict[str, Any]) -> dict[str, int]:
+    """Edges that were compared before, where those that were compared now lie."""
+    links = read_parquet(work.store.get(spec["key"]))
+    folder, counter = ("unlike", "too_unlike") if spec["unlike"] else ("links", "verified")
+    put_counted(work.store, f"{work.prefix}/{folder}-{spec['round']}", links)
+    return {"recalled": links.num_rows, counter: links.num_rows}
+
+
+def _links(work: Work, last_round: int, folder: str = "links") -> pa.Table:
+    """LINKS of documents that are decided now, of the rounds so far; or those that were too unlike."""
+    keys = [key for number in range(1, last_round + 1) for key in work.keys(f"{folder}-{number}")]
     return read_tables(work.store, keys, survivors.LINKS)
 
 
 def settle_round(work: Work, spec: dict[str, Any]) -> None:
     """Bits of the documents that are removed after a round."""
     number = spec["round"]
+    bits = work.marks(f"earlier-{number}").copy()
+    if spec.get("grouped"):
+        for key in work.keys(f"gone-{number}"):
+            mark(bits, np.frombuffer(work.store.get(key), np.int64))
+    else:
+        links = _links(work, number)
+        mark(bits, survivors.removed_after_round(links, work.starts, work.fresh_from, bits))
+    work.store.put(marks_key(work.prefix, f"removed-{number}"), bits.tobytes())
+
+
+def settle_group(work: Work, spec: dict[str, Any]) -> None:
+    """The nodes of a group of clusters that are removed after a round."""
+    number = spec["round"]
+    links = read_parquet(work.store.get(spec["key"]))
     earlier = work.marks(f"earlier-{number}")
-    gone = survivors.removed_after_round(_links(work, number), work.starts, work.fresh_from, earlier)
-    marked = np.unpackbits(earlier, bitorder="little")[: work.nodes].astype(bool)
-    marked[gone] = True
-    work.put_marks(f"removed-{number}", marked)
+    gone = survivors.removed_after_round(links, work.starts, work.fresh_from, earlier)
+    work.store.put(f"{work.prefix}/gone-{number}/{spec['key'].rpartition('/')[2]}", gone.tobytes())
+
+
+def as_links(work: Work, spec: dict[str, Any]) -> None:
+    """Captures and copies as LINKS, below `links-0/`; what earlier versions found, below `links-earlier/`."""
+    if spec["kind"] == "earlier":
+        links = earlier_links(work.store, [work.earlier()[spec["row"]]], work.parts)
+        put_counted(work.store, f"{work.prefix}/links-earlier", links)
+        return
+    put_counted(work.store, f"{work.prefix}/links-0", _as_links(work, [spec["key"]], spec["kind"]))
+
+
+def _as_links(work: Work, keys: list[str], kind: str) -> pa.Table:
+    """EDGES to captures or exact copies as LINKS."""
+    similarity, number = (np.nan, survivors.CAPTURE_ROUND) if kind == "captures" else (1.0, 0)
+    edges = read_tables(work.store, keys, EDGES)
+    edges = edges.append_column("similarity", pa.array(np.full(edges.num_rows, similarity)))
+    return edges.append_column("round", pa.array(np.full(edges.num_rows, number, np.int64))).cast(survivors.LINKS)
+
+
+def finish(work: Work, spec: dict[str, Any]) -> None:
+    """The clusters of edges that fit this one task."""
+    finish_labels(work.store, spec["keys"], f"{work.prefix}/labels-{spec['name']}")
+
+
+def _fates(work: Work) -> survivors.Fates:
+    removed = [work.marks(f"removed-{number}") for number in range(1, ROUNDS + 1)]
+    return survivors.Fates(captures=work.marks("captures"), copies=work.marks("copies"), removed=removed)
 
 
 def decide_all(work: Work, spec: dict[str, Any]) -> None:
     """Survivors, matches and clusters, in this one task; stored as NAMED below `decisions/`, LINKS below `placed/`."""
-    fresh = read_tables(work.store, spec["copies"], EDGES)
-    fresh = fresh.append_column("similarity", pa.array(np.ones(fresh.num_rows)))
-    fresh = fresh.append_column("round", pa.array(np.zeros(fresh.num_rows, np.int64))).cast(survivors.LINKS)
-    links = _links(work, ROUNDS)
-    placed = pa.concat_tables([fresh, links])
-    put_chunks(work.store, f"{work.prefix}/placed", "member", sorted_rows(placed, [("member", "ascending")]))
-    old = earlier_links(work.store, work.earlier(), work.parts)
-    old_copies = old.filter(pa.array(old["round"].to_numpy() == 0))
-    copies = pa.concat_tables([old_copies, fresh])
-    links = pa.concat_tables([old.filter(pa.array(old["round"].to_numpy() > 0)), links])
-    removed = [work.marks(f"removed-{number}") for number in range(1, ROUNDS + 1)]
-    decisions = survivors.decide(copies, links, work.starts, work.fresh_from, work.marks("copies"), removed)
-    columns = [decisions[name].to_numpy() for name in ("cluster",)] + [decisions["match"].drop_null().to_numpy()]
+    copies = [_as_links(work, spec[kind], kind) for kind in ("captures", "copies")]
+    placed = pa.concat_tables([*copies, _links(work, ROUNDS)])
+    told = pa.concat_tables([placed, _links(work, ROUNDS, "unlike")])
+    put_chunks(work.store, f"{work.prefix}/placed", "member", sorted_rows(told, [("member", "ascending")]))
+    every = pa.concat_tables([earlier_links(work.store, work.earlier(), work.parts), placed])
+    fates = _fates(work)
+    decisions = survivors.decide(every, work.starts, work.fresh_from, fates)
+    columns = [decisions[name].drop_null().to_numpy() for name in ("cluster", "match")]
     nodes = np.unique(np.concatenate([np.zeros(0, np.int64), *columns]).astype(np.int64))
-    ids = read_ids(work.store, work.parts, nodes)
+    _put_named(work, decisions, nodes, read_ids(work.store, work.parts, nodes))
+    left = [uncompared(read_parquet(work.store.get(key)), fates.removed, work.fresh_from) for key in spec["buckets"]]
+    _put_report(
+        work,
+        [survivors.cluster_report(decisions) | {"better_not_taken": survivors.better_not_taken(every, decisions)}],
+        len(np.unique(np.concatenate([np.zeros(0, np.int64), *left]))),
+    )
+
+
+def decide_group(work: Work, spec: dict[str, Any]) -> None:
+    """DECISIONS of a group of whole clusters, below `decided/`, and what the report tells of them."""
+    every = read_parquet(work.store.get(spec["key"]))
+    decisions = survivors.decide(every, work.starts, work.fresh_from, _fates(work))
+    put_counted(work.store, f"{work.prefix}/decided", decisions)
+    report = survivors.cluster_report(decisions)
+    report["better_not_taken"] = survivors.better_not_taken(every, decisions)
+    name = spec["key"].rpartition("/")[2]
+    work.store.put(f"{work.prefix}/reports/{name}.json", json.dumps(report, sort_keys=True).encode())
+
+
+def name_decided(work: Work, spec: dict[str, Any]) -> None:
+    """DECISIONS as NAMED, with ids that were gathered, below `decisions/`."""
+    decisions = read_parquet(work.store.get(spec["key"]))
+    columns = [decisions[name].drop_null().to_numpy() for name in ("cluster", "match")]
+    nodes = np.unique(np.concatenate(columns))
+    ids = pa.array(_gathered(work, "id", 0, nodes), pa.binary()).cast(pa.string())
+    _put_named(work, decisions, nodes, ids)
+
+
+def _put_named(work: Work, decisions: pa.Table, nodes: np.ndarray, ids: pa.Array) -> None:
+    """Store DECISIONS with the ids, of nodes that rise, beside them."""
     named = decisions
     for name in ("cluster", "match"):
         known = decisions[name].is_valid().to_numpy(zero_copy_only=False)
         at = np.searchsorted(nodes, decisions[name].fill_null(0).to_numpy())
         named = named.append_column(f"{name}_id", ids.take(pa.array(at, mask=~known)))
     put_chunks(work.store, f"{work.prefix}/decisions", "node", named.cast(NAMED))
-    left = [uncompared(read_parquet(work.store.get(key)), removed, work.fresh_from) for key in spec["buckets"]]
-    report = {
-        **survivors.cluster_report(named),
-        "better_not_taken": survivors.better_not_taken(copies, links, decisions),
-        "uncompared": len(np.unique(np.concatenate([np.zeros(0, np.int64), *left]))),
-    }
+
+
+def list_left(work: Work, spec: dict[str, Any]) -> None:
+    """The nodes of some buckets that a further round would compare."""
+    removed = [work.marks(f"removed-{number}") for number in range(1, ROUNDS + 1)]
+    left = uncompared(read_parquet(work.store.get(spec["key"])), removed, work.fresh_from)
+    work.store.put(f"{work.prefix}/left/{spec['key'].rpartition('/')[2]}", left.tobytes())
+
+
+def tell_report(work: Work, _spec: dict[str, Any]) -> None:
+    """The report, of what the groups told."""
+    bits = np.zeros((work.nodes + 7) // 8, np.uint8)
+    for key in work.keys("left"):
+        mark(bits, np.frombuffer(work.store.get(key), np.int64))
+    _put_report(work, [json.loads(work.store.get(key)) for key in work.keys("reports")], int(np.unpackbits(bits).sum()))
+
+
+def _put_report(work: Work, reports: list[dict[str, Any]], left: int) -> None:
+    report = survivors.whole_report(reports) | {"uncompared": left}
+    nodes = np.sort(np.array([best for best, *_ in report["biggest_clusters"]], np.int64))
+    ids = dict(zip(nodes.tolist(), read_ids(work.store, work.parts, nodes).to_pylist(), strict=True))
+    report["biggest_clusters"] = [
+        {"cluster": ids[best], "documents": size, "samples": _places(work, [best, *left])}
+        for best, size, left in report["biggest_clusters"]
+    ]
     work.store.put(f"{work.prefix}/report.json", json.dumps(report, sort_keys=True).encode())
+
+
+def _places(work: Work, nodes: list[int]) -> list[list[Any]]:
+    """[input, unit, row] of nodes: where their texts are, without a word of them."""
+    parts = work.parts.take(pa.array(owners(work.parts, np.array(nodes)))).to_pylist()
+    return [[part["input"], part["unit"], node - part["first_node"]] for part, node in zip(parts, nodes, strict=True)]

@@ -33,6 +33,7 @@ from pipelines.datasets.dataset import read_parquet
 from pipelines.datasets.manifest import Manifest, first_content_sum, latest_manifest, read_part_list
 from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store
+from pipelines.dedup.urls import CAPTURE
 from pipelines.errors import InputError
 
 ENGINE = "spark"
@@ -96,7 +97,8 @@ class _Verdicts:
             value = pc.if_else(hollow, cut[f"{family}.kept_share"].combine_chunks(), value)
         if "dedup" in part:
             copies = pc.invert(part["dedup"]["dedup.keep"].combine_chunks())
-            reason = pc.if_else(copies, "duplicate", reason)
+            captures = np.bitwise_and(part["dedup"]["dedup.state"].fill_null(0).to_numpy(), CAPTURE) != 0
+            reason = pc.if_else(copies, pc.if_else(pa.array(captures), "duplicate_url", "duplicate"), reason)
             value = pc.if_else(copies, part["dedup"]["dedup.similarity"].combine_chunks(), value)
             threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
             match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)

@@ -21,7 +21,7 @@ _COMMANDS = {
     "run": "run a recipe or one job",
     "plan": "what a job will cost, from a sample of its input",
     "retry": "try again the records that one reason cost",
-    "datasets": "look at what is stored: ls, show, sample, files, gc",
+    "datasets": "look at what is stored: ls, show, sample, report, files, gc",
     "preview": "what a filter's threshold would keep, before any run",
     "explain": "what happened to a URL or a document, and why",
     "takedown": "remove pages everywhere, and prove it: add, apply, verify, purge",

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cluster.cli import dedup_report
 from cluster.cli.options import clip, open_root, print_json, print_table, size, visible, with_json, with_root
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.gc import collect_garbage, names_of
@@ -18,6 +19,9 @@ from pipelines.errors import ConfigError
 @click.group(name="datasets")
 def command() -> None:
     """Look at what is stored. NAME is a dataset or `artifacts/NAME`; NAME@7 is version 7."""
+
+
+command.add_command(dedup_report.command)
 
 
 def open_named(store: Store, name: str) -> Dataset:

@@ -13,6 +13,7 @@ from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
 from pipelines.datasets.store import Store
+from pipelines.dedup.report import state_words
 from pipelines.errors import SetupError
 from pipelines.takedown.listing import part_keys, read_listed
 
@@ -97,4 +98,5 @@ def _show(row: dict[str, Any]) -> None:
     for key, value in row.items():
         if key in ("dataset", "role") or value is None:
             continue
-        click.echo(clip(f"  {key}: {visible(value)}", 160))
+        told = f" ({state_words(value)})" if key == "dedup.state" else ""
+        click.echo(clip(f"  {key}: {visible(value)}{told}", 160))

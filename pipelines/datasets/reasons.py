@@ -35,6 +35,7 @@ REASONS: dict[str, str] = {
     "opt_out": "the publisher asks not to be used, and the policy honours it",
     # rejected by filter_documents, from annotations
     "duplicate": "an equal or nearly equal document was kept instead",
+    "duplicate_url": "another capture of the same address was kept instead",
     "hollow": "too little of the text is left without what recurs over the corpus",
     "low_quality": "the quality model's score is below the threshold",
     "too_short": "fewer characters than the bound",

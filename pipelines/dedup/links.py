@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
 from pipelines.dedup.nodes import owners
+from pipelines.dedup.rounds import UNLIKE
 from pipelines.dedup.survivors import LINKS
 from pipelines.errors import IntegrityError
 
@@ -33,24 +34,30 @@ PAIRS = pa.schema(
         _field("other_row", pa.int64(), "row in it"),
         _field("other_place", pa.int64(), "place of the better document"),
         _field("other_tie", pa.int64(), "its tie"),
-        _field("similarity", pa.float64(), "exact similarity of the two; 1 for an exact copy"),
-        _field("round", pa.int64(), "round that compared them; 0 for an exact copy"),
+        _field("similarity", pa.float64(), "exact similarity of the two; 1 for an exact copy; null for a capture"),
+        _field("round", pa.int64(), "round that compared them; 0 for an exact copy, -1 for captures of one URL"),
+        _field("alike", pa.bool_(), "whether they are alike; the others are kept so as not to be read again"),
     ]
 )
 EARLIER = pa.schema(
     [
         ("annotations", pa.string()),
         ("pairs", pa.string()),
+        ("links", pa.int64()),
         ("first_node", pa.int64()),
         ("rows", pa.int64()),
     ]
 )
 
 
+KNOWN = pa.schema([("pairs", pa.string()), ("first_node", pa.int64())])
+
+
 def part_pairs(links: pa.Table, parts: pa.Table, first_node: int) -> pa.Table:
     """PAIRS of a part that starts at `first_node`, from the LINKS whose worse document is in it."""
     owner = pa.array(owners(parts, links["centre"].to_numpy()))
     firsts = parts["first_node"].to_numpy()
+    number = links["round"].to_numpy()
     columns = {
         "row": links["member"].to_numpy() - first_node,
         "place": links["member_place"],
@@ -60,43 +67,57 @@ def part_pairs(links: pa.Table, parts: pa.Table, first_node: int) -> pa.Table:
         "other_row": links["centre"].to_numpy() - firsts[owner.to_numpy()],
         "other_place": links["centre_place"],
         "other_tie": links["centre_tie"],
-        "similarity": np.round(links["similarity"].to_numpy(), 4),
-        "round": links["round"],
+        "similarity": pa.array(np.round(links["similarity"].to_numpy(), 4), from_pandas=True),
+        "round": np.where(number >= UNLIKE, number - UNLIKE, number),
+        "alike": number < UNLIKE,
     }
     return pa.table(columns, schema=PAIRS)
 
 
 def earlier_links(store: Store, earlier: Sequence[dict[str, Any]], parts: pa.Table) -> pa.Table:
     """LINKS of the documents that earlier versions decided, from rows of EARLIER."""
-    columns = (parts[name].to_pylist() for name in ("input", "unit", "first_node"))
-    firsts = {(name, unit): first for name, unit, first in zip(*columns, strict=True)}
     tables = [LINKS.empty_table()]
     for row in earlier:
-        table = read_parquet(store.get(row["pairs"]))
-        named = zip(table["other_input"].to_pylist(), table["other_unit"].to_pylist(), strict=True)
-        try:
-            starts = np.array([firsts[name] for name in named], np.int64)
-        except KeyError as e:
-            raise IntegrityError(f"{row['pairs']} links to {e.args[0]}, which is no part of the documents") from e
-        made = {
-            "centre": starts + table["other_row"].to_numpy(),
-            "member": table["row"].to_numpy() + row["first_node"],
-            "centre_place": table["other_place"],
-            "centre_tie": table["other_tie"],
-            "member_place": table["place"],
-            "member_tie": table["tie"],
-            "similarity": table["similarity"],
-            "round": table["round"],
-        }
-        tables.append(pa.table(made, schema=LINKS))
+        links, lost = compared_links(store, row, parts)
+        if lost:
+            raise IntegrityError(f"{row['pairs']} links to {lost[0]}, which is no part of the documents")
+        tables.append(links.filter(pa.array(links["round"].to_numpy() < UNLIKE)))
     return pa.concat_tables(tables)
+
+
+def compared_links(
+    store: Store, row: dict[str, Any], parts: pa.Table
+) -> tuple[pa.Table, list[tuple[str | None, str | None]]]:
+    """(LINKS of a part of pairs, with UNLIKE where they are; the other parts that are gone, whose links are left out).
+
+    `row` has `pairs`, its key, and `first_node` of its documents now.
+    """
+    columns = (parts[name].to_pylist() for name in ("input", "unit", "first_node"))
+    firsts = {(name, unit): first for name, unit, first in zip(*columns, strict=True)}
+    table = read_parquet(store.get(row["pairs"]))
+    named = list(zip(table["other_input"].to_pylist(), table["other_unit"].to_pylist(), strict=True))
+    lost = sorted({name for name in named if name not in firsts})
+    starts = np.array([firsts.get(name, -1) for name in named], np.int64)
+    table, starts = table.filter(pa.array(starts >= 0)), starts[starts >= 0]
+    unlike = UNLIKE * ~table["alike"].to_numpy(zero_copy_only=False)
+    made = {
+        "centre": starts + table["other_row"].to_numpy(),
+        "member": table["row"].to_numpy() + row["first_node"],
+        "centre_place": table["other_place"],
+        "centre_tie": table["other_tie"],
+        "member_place": table["place"],
+        "member_tie": table["tie"],
+        "similarity": table["similarity"],
+        "round": table["round"].to_numpy() + unlike,
+    }
+    return pa.table(made, schema=LINKS), lost
 
 
 def earlier_states(store: Store, earlier: Sequence[dict[str, Any]], count: int) -> np.ndarray:
     """(count,) uint8 `dedup.state` of all documents; 0 for those that are not decided yet."""
     states = np.zeros(count, np.uint8)
     for row in earlier:
-        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].to_numpy()
+        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].fill_null(0).to_numpy()
         if len(found) != row["rows"]:
             raise IntegrityError(f"{row['annotations']} has {len(found)} rows, its documents {row['rows']}")
         states[row["first_node"] : row["first_node"] + row["rows"]] = found

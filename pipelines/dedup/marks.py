@@ -15,6 +15,16 @@ def pack(marked: np.ndarray) -> bytes:
     return np.packbits(marked, bitorder="little").tobytes()
 
 
+def mark(bits: np.ndarray, nodes: np.ndarray) -> None:
+    """Set the bits of these nodes, in place; `bits`: (n / 8,) uint8."""
+    if len(nodes) == 0:
+        return
+    nodes = np.sort(nodes)
+    at = nodes >> 3
+    first = np.flatnonzero(np.append(True, at[1:] != at[:-1]))
+    bits[at[first]] |= np.bitwise_or.reduceat(np.left_shift(1, nodes & 7).astype(np.uint8), first)
+
+
 def are_marked(bits: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """(m,) bool: the bits of these nodes, of (n / 8,) uint8."""
     return (bits[nodes >> 3] >> (nodes & 7).astype(np.uint8)) & 1 != 0

@@ -86,13 +86,32 @@ def read_ids(store: Store, parts: pa.Table, nodes: np.ndarray) -> pa.Array:
     return pa.concat_arrays(tables)
 
 
-def put_table(store: Store, prefix: str, table: pa.Table) -> dict[str, Any]:
-    """Store a table of the work in flight under its hash: {"key", "rows"}."""
+def table_body(table: pa.Table) -> bytes:
+    """A table of the work in flight as Parquet."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    key = f"{prefix}/{hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest()[:32]}.parquet"
-    store.put(key, sink.getvalue().to_pybytes())
+    return sink.getvalue().to_pybytes()
+
+
+def put_table(store: Store, prefix: str, table: pa.Table) -> dict[str, Any]:
+    """Store a table of the work in flight under its hash: {"key", "rows"}."""
+    body = table_body(table)
+    key = f"{prefix}/{hashlib.sha256(body).hexdigest()[:32]}.parquet"
+    store.put(key, body)
     return {"key": key, "rows": table.num_rows}
+
+
+def put_counted(store: Store, folder: str, table: pa.Table) -> None:
+    """Store a table, where it has rows, under its hash and their number, which `counted` reads."""
+    if table.num_rows:
+        body = table_body(table)
+        store.put(f"{folder}/{hashlib.sha256(body).hexdigest()[:32]}-{table.num_rows}.parquet", body)
+
+
+def counted(store: Store, folder: str) -> list[dict[str, Any]]:
+    """{"key", "rows"} of the tables in a folder that `put_counted` stored."""
+    keys = [stored.key for stored in store.list(f"{folder}/")]
+    return [{"key": key, "rows": int(key.removesuffix(".parquet").rpartition("-")[2])} for key in keys]
 
 
 def read_tables(store: Store, keys: Sequence[str], schema: pa.Schema) -> pa.Table:
@@ -106,9 +125,7 @@ def put_chunks(store: Store, prefix: str, column: str, table: pa.Table, chunk_ro
     for start in range(0, table.num_rows, chunk_rows):
         chunk = table.slice(start, chunk_rows)
         first, last = chunk[column][0].as_py(), chunk[column][-1].as_py()
-        sink = pa.BufferOutputStream()
-        pq.write_table(chunk, sink, compression="zstd", write_page_checksum=True)
-        store.put(f"{prefix}/{first}-{last}-{start // chunk_rows}.parquet", sink.getvalue().to_pybytes())
+        store.put(f"{prefix}/{first}-{last}-{start // chunk_rows}.parquet", table_body(chunk))
 
 
 def read_chunks(

@@ -18,6 +18,7 @@ from pipelines.dedup.marks import are_marked
 from pipelines.kernels import kernel
 
 ROUNDS = 3
+UNLIKE = 10  # added to the round of LINKS that were compared and found too unlike; decisions know none of them
 
 
 def round_edges(buckets: pa.Table, removed: Sequence[np.ndarray], fresh_from: int) -> pa.Table:
@@ -73,6 +74,30 @@ def distinct_edges(edges: np.ndarray, earlier: np.ndarray) -> np.ndarray:
     seen = np.zeros(len(both), bool)
     seen[order] = known
     return edges[~seen[len(earlier) :]]
+
+
+def recalled(edges: np.ndarray, known: pa.Table, number: int) -> tuple[np.ndarray, pa.Table]:
+    """((m, 6) rows of EDGES that are not `known`, LINKS of those that are, as compared in this round).
+
+    `edges` are distinct and sorted by both ends. What was too unlike, by its round (`links.UNLIKE`), stays so.
+    """
+    ends = [known[name].to_numpy() for name in ("centre", "member")]
+    order = np.lexsort(ends[::-1])
+    pairs = np.column_stack(ends)[order]
+    both = np.concatenate([pairs, edges[:, :2]])
+    by = np.lexsort((np.arange(len(both)), both[:, 1], both[:, 0]))
+    repeats = np.zeros(len(both), bool)
+    repeats[1:] = (both[by][1:] == both[by][:-1]).all(axis=1)
+    seen = np.zeros(len(both), bool)
+    seen[by] = repeats
+    source = np.zeros(len(both), np.int64)
+    source[by[1:]] = by[:-1]
+    found = np.flatnonzero(seen[len(pairs) :])
+    rows = order[source[len(pairs) + found]]
+    links = known.take(pa.array(rows))
+    unlike = links["round"].to_numpy() // UNLIKE * UNLIKE
+    links = links.set_column(links.schema.get_field_index("round"), "round", pa.array(unlike + number))
+    return np.delete(edges, found, axis=0), links
 
 
 @kernel

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.order import OrderRule, survivor_places, survivor_ties
 from pipelines.dedup.signature import sign
+from pipelines.dedup.urls import URL, url_digests
 
-READ_COLUMNS = ("id", "text", "date", "file", "offset")
+READ_COLUMNS = ("id", "text", "date", "file", "offset", "url")
 BANDS_PER_COLUMN = 8
 EXACT = "exact"
 
@@ -39,14 +40,20 @@ def signatures_schema(plan: BandPlan) -> pa.Schema:
             column("place", pa.int64(), "score, length, domain and date in the survivor order; smaller is better"),
             column("tie", pa.int64(), "the order where places are equal: of the id, then a hash of file and offset"),
             column(EXACT, pa.binary(16), "BLAKE2b-128 of the normal form; null for empty text"),
+            column(URL, pa.binary(16), "BLAKE2b-128 of the canonical URL; null where there is none"),
             *bands,
             column("sketch", pa.binary(plan.num_permutations), "a byte of each minimum; null if too short"),
         ]
     )
 
 
-def sign_documents(documents: pa.Table, plan: BandPlan, rule: OrderRule | None = None) -> pa.Table:
-    """The signatures of a table of documents (READ_COLUMNS and those of the rule)."""
+def sign_documents(
+    documents: pa.Table, plan: BandPlan, rule: OrderRule | None = None, *, mobile_hosts: bool = False
+) -> pa.Table:
+    """The signatures of a table of documents (READ_COLUMNS and those of the rule).
+
+    `mobile_hosts`: the mobile address of a page is that of the page (`urls.canonical_url`).
+    """
     rule = rule or OrderRule()
     texts = documents["text"]
     signed = sign(texts, plan)
@@ -66,6 +73,7 @@ def sign_documents(documents: pa.Table, plan: BandPlan, rule: OrderRule | None =
         "place": place,
         "tie": tie,
         EXACT: fixed_binary(signed.exact, signed.empty),
+        URL: url_digests(documents["url"], mobile_hosts=mobile_hosts),
         "sketch": fixed_binary(signed.sketches, short),
     }
     for number, name in enumerate(band_columns(plan)):

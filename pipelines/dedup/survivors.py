@@ -1,5 +1,8 @@
 """Which copy stays, what each of the others matched, and to which cluster it belongs.
 
+A capture that left for another one of its URL hangs in the cluster of that one, behind all others of its generation;
+its match is the one that stays, or what that matched, and no similarity is told, since none was measured.
+
 A removed document always has an exactly verified edge to one that stays: `match` is the best such one. An exact copy
 has the normal form of its original, so it shares all of the original's similarities: it matches the original where that
 stays, and else what the original matched. A cluster is a component over verified edges and exact copies.
@@ -7,6 +10,9 @@ stays, and else what the original matched. A cluster is a component over verifie
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +24,7 @@ from pipelines.dedup.components import clusters
 from pipelines.dedup.marks import are_marked
 from pipelines.dedup.order import minute_texts, minutes_of
 from pipelines.dedup.rounds import remove
+from pipelines.dedup.urls import CAPTURE
 
 LINKS = EDGES.append(pa.field("similarity", pa.float64())).append(pa.field("round", pa.int64()))
 DECISIONS = pa.schema(
@@ -40,26 +47,33 @@ ANNOTATIONS = pa.schema(
         pa.field("dedup.cluster", pa.string(), metadata={"doc": "id of the best document of its cluster"}),
         pa.field("dedup.cluster_size", pa.int64(), metadata={"doc": "documents in it when this one was decided"}),
         pa.field("dedup.match", pa.string(), metadata={"doc": "id of the best copy that stays and that it was like"}),
-        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "exact similarity to that, on 1e-4"}),
+        pa.field("dedup.similarity", pa.float64(), metadata={"doc": "exact similarity to it, on 1e-4; null: capture"}),
         pa.field("dedup.first_seen", pa.string(), metadata={"doc": "earliest capture in its cluster, to the minute"}),
-        pa.field("dedup.state", pa.int64(), metadata={"doc": "bit 0: exact copy; bit r: removed after round r"}),
+        pa.field(
+            "dedup.state",
+            pa.int64(),
+            metadata={"doc": "bit 0: exact copy; 1 to 3: removed after that round; 4: capture of a URL"},
+        ),
     ]
 )
+CAPTURE_ROUND = -1  # in LINKS, as 0 is for exact copies
+BIGGEST, SAMPLES = 20, 2  # clusters that the report names, and documents that left each of them
 _NONE = -1
 
 
 class Ranked:
     """The documents that occur in some links, numbered in the survivor order: 0 is the best."""
 
-    def __init__(self, links: pa.Table, generation_starts: np.ndarray) -> None:
-        """`links` has the columns of EDGES."""
+    def __init__(self, links: pa.Table, generation_starts: np.ndarray, last: np.ndarray | None = None) -> None:
+        """`links` has the columns of EDGES; `last`: bits of those that come behind all others of their generation."""
         columns = {name: links[name].to_numpy() for name in EDGES.names}
         ends = np.concatenate([columns["centre"], columns["member"]])
         nodes, first, inverse = np.unique(ends, return_index=True, return_inverse=True)
         place = np.concatenate([columns["centre_place"], columns["member_place"]])[first]
         tie = np.concatenate([columns["centre_tie"], columns["member_tie"]])[first]
         generation = np.searchsorted(generation_starts, nodes, side="right")
-        order = np.lexsort((nodes, tie, place, generation))
+        behind = np.zeros(len(nodes), bool) if last is None else are_marked(last, nodes)
+        order = np.lexsort((nodes, tie, place, behind, generation))
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         self.node = nodes[order]
@@ -79,43 +93,46 @@ def removed_after_round(
     return np.sort(ranked.node[gone & ~decided])
 
 
-def decide(
-    copies: pa.Table,
-    links: pa.Table,
-    generation_starts: np.ndarray,
-    fresh_from: int,
-    copy_bits: np.ndarray,
-    removed: list[np.ndarray],
-) -> pa.Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fates:
+    """Bits of all documents: captures of a URL that left, exact copies, and who is removed after each round."""
+
+    captures: np.ndarray
+    copies: np.ndarray
+    removed: list[np.ndarray]
+
+
+def decide(every: pa.Table, generation_starts: np.ndarray, fresh_from: int, fates: Fates) -> pa.Table:
     """DECISIONS for every document from `fresh_from` on that has a link, sorted by node.
 
-    `copies` and `links` (LINKS) hold those of all generations; the bits tell exact copies, and who is removed after
-    each round.
+    `every` (LINKS) holds those of all generations: of captures, exact copies, near copies.
     """
-    every = pa.concat_tables([copies, links])
-    ranked = Ranked(every, generation_starts)
+    kind = every["round"].to_numpy()
+    ranked = Ranked(every, generation_starts, fates.captures)
     node = ranked.node
-    is_copy = are_marked(copy_bits, node)
-    gone = are_marked(removed[-1], node) & ~is_copy
-    state = is_copy.astype(np.int64)
-    for number, bits in enumerate(removed, 1):
-        state |= (are_marked(bits, node) & ~is_copy).astype(np.int64) << number
-    keep = ~is_copy & ~gone
+    is_capture = are_marked(fates.captures, node)
+    is_copy = are_marked(fates.copies, node)
+    gone = are_marked(fates.removed[-1], node) & ~is_copy & ~is_capture
+    state = is_copy.astype(np.int64) | np.where(is_capture, CAPTURE, 0)
+    for number, bits in enumerate(fates.removed, 1):
+        state |= (are_marked(bits, node) & ~is_copy & ~is_capture).astype(np.int64) << number
+    keep = ~is_copy & ~gone & ~is_capture
     root, size, minutes = clusters(ranked.generation, ranked.better, ranked.worse, minutes_of(ranked.place))
 
     match = np.full(len(node), _NONE)
     score = np.zeros(len(node))
-    original = copies.num_rows
-    better, worse = ranked.better[original:], ranked.worse[original:]
-    use = np.flatnonzero(keep[better] & gone[worse])
+    better, worse = ranked.better, ranked.worse
+    use = np.flatnonzero(keep[better] & gone[worse] & (kind > 0))
     use = use[np.lexsort((better[use], worse[use]))]
     first = np.ones(len(use), bool)
     first[1:] = worse[use][1:] != worse[use][:-1]
     use = use[first]
-    match[worse[use]], score[worse[use]] = better[use], links["similarity"].to_numpy()[use]
-    source, copy = ranked.better[:original], ranked.worse[:original]
-    match[copy] = np.where(keep[source], source, match[source])
-    score[copy] = np.where(keep[source], 1.0, score[source])
+    match[worse[use]], score[worse[use]] = better[use], every["similarity"].to_numpy()[use]
+    for of_kind, alike in ((0, 1.0), (CAPTURE_ROUND, np.nan)):  # a capture's keeper may be an exact copy
+        source, copy = better[kind == of_kind], worse[kind == of_kind]
+        match[copy] = np.where(keep[source], source, match[source])
+        score[copy] = np.where(keep[source], alike, score[source])
+    score[is_capture] = np.nan
 
     found = match >= 0
     fresh = node >= fresh_from
@@ -126,7 +143,7 @@ def decide(
             "cluster": node[root][fresh],
             "cluster_size": size[fresh],
             "match": pa.array(node[np.where(found, match, 0)][fresh], mask=~found[fresh]),
-            "similarity": pa.array(np.round(score, 4)[fresh], mask=~found[fresh]),
+            "similarity": pa.array(np.round(score, 4)[fresh], mask=(~found | np.isnan(score))[fresh]),
             "minutes": minutes[fresh],
             "state": state[fresh],
         },
@@ -135,34 +152,50 @@ def decide(
     return sorted_rows(table, [("node", "ascending")])
 
 
-def better_not_taken(copies: pa.Table, links: pa.Table, decisions: pa.Table) -> int:
-    """Removed documents that would stay before their match, were it not for the generation."""
-    both = pa.concat_tables([copies, links])
-    place = np.concatenate([both["centre_place"].to_numpy(), both["member_place"].to_numpy()])
-    nodes = np.concatenate([both["centre"].to_numpy(), both["member"].to_numpy()])
+def better_not_taken(every: pa.Table, decisions: pa.Table) -> int:
+    """Removed copies that would stay before their match, were it not for the generation; captures do not count."""
+    place = np.concatenate([every["centre_place"].to_numpy(), every["member_place"].to_numpy()])
+    nodes = np.concatenate([every["centre"].to_numpy(), every["member"].to_numpy()])
     nodes, first = np.unique(nodes, return_index=True)
     place = place[first]
-    gone = decisions.filter(decisions["match"].is_valid())
+    gone = decisions.filter(decisions["similarity"].is_valid())
     mine = place[np.searchsorted(nodes, gone["node"].to_numpy())]
     return int((mine < place[np.searchsorted(nodes, gone["match"].to_numpy())]).sum())
 
 
-def cluster_report(named: pa.Table, most: int = 20) -> dict[str, Any]:
-    """Clusters by size, in doubling steps, and the biggest, of those with a document that was decided now."""
-    cluster, number = np.unique(named["cluster"].to_numpy(), return_inverse=True)
+def cluster_report(decisions: pa.Table, most: int = BIGGEST) -> dict[str, Any]:
+    """Clusters by size, in doubling steps, and the biggest, of those with a document that was decided now.
+
+    The biggest: [best node, size, some nodes that left].
+    """
+    cluster, number = np.unique(decisions["cluster"].to_numpy(), return_inverse=True)
     last = np.zeros(len(cluster), np.int64)  # the size grows with the generation: the greatest is the latest
-    np.maximum.at(last, number, named["cluster_size"].to_numpy())
+    np.maximum.at(last, number, decisions["cluster_size"].to_numpy())
     steps = np.ceil(np.log2(np.maximum(last, 2))).astype(int)
     sizes = {
         "2" if step == 1 else f"{2 ** (step - 1) + 1}-{2**step}": int(count)
         for step, count in zip(*(values.tolist() for values in np.unique(steps, return_counts=True)), strict=True)
     }
-    some = np.zeros(len(cluster), np.int64)
-    some[number] = np.arange(len(number))
     order = np.lexsort((cluster, -last))[:most]
-    ids = named["cluster_id"].take(pa.array(some[order])).to_pylist()
-    biggest = [{"cluster": name, "documents": int(last[i])} for name, i in zip(ids, order.tolist(), strict=True)]
+    node, left = decisions["node"].to_numpy(), ~decisions["keep"].to_numpy(zero_copy_only=False)
+    biggest = [
+        [int(cluster[i]), int(last[i]), node[np.flatnonzero(left & (number == i))[:SAMPLES]].tolist()]
+        for i in order.tolist()
+    ]
     return {"cluster_sizes": sizes, "biggest_clusters": biggest}
+
+
+def whole_report(reports: Sequence[dict[str, Any]], most: int = BIGGEST) -> dict[str, Any]:
+    """The report of all clusters, of those (with `better_not_taken`) of groups of them."""
+    sizes: Counter[str] = Counter()
+    for report in reports:
+        sizes.update(report["cluster_sizes"])
+    biggest = sorted((row for r in reports for row in r["biggest_clusters"]), key=lambda row: (-row[1], row[0]))
+    return {
+        "cluster_sizes": dict(sorted(sizes.items(), key=lambda item: int(item[0].rpartition("-")[2]))),
+        "biggest_clusters": biggest[:most],
+        "better_not_taken": sum(report["better_not_taken"] for report in reports),
+    }
 
 
 def annotate(signatures: pa.Table, named: pa.Table, first_node: int) -> pa.Table:

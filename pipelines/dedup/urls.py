@@ -21,9 +21,9 @@ from pipelines.crawl.domain import host_of
 from pipelines.dedup.order import minutes_of
 from pipelines.errors import ConfigError
 
+CAPTURE = 16  # in `dedup.state`: another capture of its URL stays
 URL = "url_digest"  # column of a signatures dataset
 POLICIES = ("latest", "first")
-SCOPES = ("global", "dump")
 LONGEST_URL = 8192  # characters; what is longer has no canonical form
 
 _LAST = (1 << 25) - 1  # minute of what has no date
@@ -104,24 +104,24 @@ def url_places(place: np.ndarray, policy: str) -> np.ndarray:
     return minutes if policy == "first" else np.where(minutes == _LAST, _LAST, _LAST - 1 - minutes)
 
 
-def url_rows(signatures: pa.Table, first_node: int, generation: int, *, policy: str, scope: str) -> np.ndarray:
-    """(m, 5) int64 of a part: both halves of the digest, place, tie, node, as `buckets.copy_edges` takes them.
+def url_rows(
+    signatures: pa.Table, first_node: int, generation: int, *, policy: str, apart: bool = False
+) -> np.ndarray:
+    """(m, 6) int64 of a part: both halves of the digest, `url_places`, tie, node, and the place in the survivor order.
 
-    `signatures` has URL, place and tie. The centre of an edge is the capture that stays. The earliest generation comes
-    first whatever the policy, so that an appended crawl changes no earlier decision; with the scope `dump` a capture
-    only leaves for one of its own generation.
+    `signatures` has URL, place and tie. The centre of an edge (`buckets.copy_edges`) is the capture that stays. The
+    earliest generation comes first whatever the policy, so that an appended crawl changes no earlier decision; `apart`:
+    a capture leaves only for one of its own generation.
     """
     from pipelines.dedup.signed import fixed_numbers  # compiled: a canonical form must not need that
 
-    if scope not in SCOPES:
-        raise ConfigError(f"no scope {scope!r} for URLs", mend=f"one of {', '.join(SCOPES)}")
     digests, known = fixed_numbers(signatures[URL], np.int64)
     rows = np.flatnonzero(known)
     digests = digests[rows]
-    if scope == "dump":
+    if apart:
         digests = digests ^ (np.array([generation + 1]) * _ODD)
     place, tie = (signatures[name].to_numpy()[rows] for name in ("place", "tie"))
-    return np.column_stack([digests, url_places(place, policy), tie, first_node + rows])
+    return np.column_stack([digests, url_places(place, policy), tie, first_node + rows, place])
 
 
 def _site(host: str, mobile_hosts: bool) -> str:

@@ -1,8 +1,10 @@
 """Connected components: our union-find beside scipy's, ids included, and whether both are right.
 
-`python -m tests.benchmarks.components [--edges N]` prints a table on stderr and one JSON line on stdout. The graph has
-a chain of 100,000 nodes, a star and many small clusters, its edges in random order, in numbers and in 128-bit ids.
-`--rounds-edges` of them also go through star rounds alone, each round a pass over all edges, as Spark would do it.
+`python -m tests.benchmarks.components [--edges N] [--only single|hybrid|spark]` prints a table on stderr and one JSON
+line on stdout. The graph has a chain of 100,000 nodes, a star and many small clusters, its edges in random order, in
+numbers and in 128-bit ids. `right` is 1 where every node got its cluster's least one: N edges in the single-task
+finish, N in the hybrid (star rounds until what is left fits a bound, then the finish), and `--rounds-edges` in star
+rounds on Spark with the finish switched off. `--only` runs one of the three.
 """
 
 from __future__ import annotations
@@ -12,15 +14,23 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from pipelines.dedup.components import alone, components, id_components, large_star, small_star
+from jobs.dedup_exchange import PARCELS, ProcessExchange, SparkExchange
+from jobs.dedup_groups import find_labels, finish_labels, read_ends
+from pipelines.dedup.components import alone, components, id_components
+from pipelines.dedup.nodes import put_table
+from tests.benchmarks.dedup import context
 from tests.benchmarks.filters import note
 
 ROUNDS = 5
@@ -73,25 +83,44 @@ def seconds(step: Callable[[], Any]) -> float:
     return time.process_time() - begun
 
 
-def by_star_rounds(left: np.ndarray, right: np.ndarray, limit: int = 60) -> tuple[np.ndarray, np.ndarray, int]:
-    """(lesser, greater, rounds) once nothing changes: every node hangs at its root."""
-    lesser, greater = np.minimum(left, right), np.maximum(left, right)
-    for number in range(limit):
-        grown = large_star(np.concatenate([lesser, greater]), np.concatenate([greater, lesser]))
-        after = small_star(grown[1], grown[0])
-        if len(after[0]) == len(lesser) and (after[0] == lesser).all() and (after[1] == greater).all():
-            return lesser, greater, number
-        lesser, greater = after
-    raise RuntimeError("the rounds did not end")
+def through_groups(engine: str, nodes: int, edges: tuple[np.ndarray, np.ndarray], finish: int) -> dict[str, Any]:
+    """The job's own way to the clusters: {"root": (nodes,), "rounds", "cpu" of this process and all it started}."""
+    left, right = edges
+    with tempfile.TemporaryDirectory() as folder:
+        ctx = context(Path(folder), engine)
+        stored = []
+        for start in range(0, len(left), 500_000):
+            some = slice(start, start + 500_000)
+            table = pa.table({"centre": left[some], "member": right[some]})
+            stored.append(put_table(ctx.store, "edges", table))
+        before = spent()
+        exchange = SparkExchange(ctx.spark(), ctx.store) if engine == "spark" else ProcessExchange(ctx.store)
+
+        def once(_name: str, make: Callable[[], Any]) -> Any:
+            return [row for row in make() if row["kind"] != PARCELS]
+
+        stars, rounds = find_labels(lambda: exchange, once, "work", "benchmark", stored, finish)
+        keys = [table["key"] for table in stars]
+        if finish:
+            finish_labels(ctx.store, keys, "work/labels")
+            keys = [stored.key for stored in ctx.store.list("work/labels/")]
+        root = np.arange(nodes)
+        for key in keys:
+            least, node = read_ends(ctx.store, key)
+            root[node] = least
+        ctx.close()
+        return {"root": root, "rounds": rounds, "cpu": spent() - before}
 
 
-def main() -> None:
-    """Ours and scipy in turn, then ids, then star rounds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edges", type=int, default=10_000_000)
-    parser.add_argument("--rounds-edges", type=int, default=1_000_000)
-    options = parser.parse_args()
-    nodes, left, right, root = graph(options.edges)
+def spent() -> float:
+    """CPU seconds of this process and its children that have ended."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(used.ru_utime + used.ru_stime for used in both)
+
+
+def single(edges: int) -> dict[str, Any]:
+    """Ours and scipy in turn from integers, then ours from ids."""
+    nodes, left, right, root = graph(edges)
     left, right, root = shuffled(nodes, left, right, root)
     found: dict[str, Any] = {}
     times: dict[str, list[float]] = {"ours": [], "scipy": []}
@@ -120,7 +149,7 @@ def main() -> None:
         right_roots &= len(np.unique(found["ours"] * np.int64(nodes) + found["scipy"])) == len(np.unique(root))
     mine = statistics.median(times["ours"])
     vs_scipy = statistics.median(times["scipy"]) / mine if "scipy" in times else None
-    note(f"{options.edges:,} edges, {nodes:,} nodes: {options.edges / mine / 1e6:.1f} million edges/s from integers")
+    note(f"{edges:,} edges, {nodes:,} nodes: {edges / mine / 1e6:.1f} million edges/s from integers")
     note(f"scipy takes {'null' if vs_scipy is None else f'{vs_scipy:.2f}'} times as long")
 
     rng = np.random.default_rng(2)
@@ -133,30 +162,58 @@ def main() -> None:
         found["ids"] = id_components(*ids)
 
     with_ids()
-    spent = statistics.median(seconds(with_ids) for _ in range(3))
+    spent_on_ids = statistics.median(seconds(with_ids) for _ in range(3))
     (node, _), (id_root, _) = found["ids"]
     seen = np.unique(np.concatenate([left, right]))
     by = np.argsort(node)
     right_ids = bool((node[by] == high[seen]).all() and (id_root[by] == high[root[seen]]).all())
-    note(f"from 128-bit ids: {options.edges / spent / 1e6:.2f} million edges/s")
-
-    nodes, left, right, root = graph(options.rounds_edges)
-    left, right, root = shuffled(nodes, left, right, root)
-    begun = time.process_time()
-    lesser, greater, rounds = by_star_rounds(left, right)
-    after = np.arange(nodes)
-    after[greater] = lesser
-    right_rounds = bool((after == root).all())
-    note(f"{options.rounds_edges:,} edges in {rounds} star rounds, {time.process_time() - begun:.1f} s")
-    result = {
-        "name": "components",
+    note(f"from 128-bit ids: {edges / spent_on_ids / 1e6:.2f} million edges/s")
+    return {
         "vs_scipy": None if vs_scipy is None else round(vs_scipy, 2),
-        "edges_per_s": round(options.edges / mine),
-        "ids_edges_per_s": round(options.edges / spent),
+        "edges_per_s": round(edges / mine),
+        "ids_edges_per_s": round(edges / spent_on_ids),
         "bytes_per_node": alone(10).itemsize,
-        "rounds": rounds,
-        "right": int(right_roots and right_ids and right_rounds),
+        "right": int(right_roots and right_ids),
         "spread": {name: [round(min(t), 3), round(max(t), 3)] for name, t in times.items()},
+    }
+
+
+def grouped(name: str, engine: str, edges: int) -> dict[str, Any]:
+    """Star rounds alone, or with the finish: there half of the edges are seen again, so that rounds can drop some."""
+    nodes, left, right, root = graph(edges // 2 if name == "hybrid" else edges)
+    if name == "hybrid":
+        left, right = np.concatenate([left, left[::-1]]), np.concatenate([right, right[::-1]])
+    left, right, root = shuffled(nodes, left, right, root)
+    begun = time.perf_counter()
+    made = through_groups(engine, nodes, (left, right), edges * 3 // 4 if name == "hybrid" else 0)
+    wall = time.perf_counter() - begun
+    note(f"{name}: {edges:,} edges, {made['rounds']} rounds on {engine}, {made['cpu']:.1f} s CPU, {wall:.1f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {
+        f"{name}_right": int((made["root"] == root).all()),
+        f"{name}_rounds": made["rounds"],
+        f"{name}_wall_s": round(wall, 1),
+        f"{name}_peak_mb": round(peak),
+    }
+
+
+def main() -> None:
+    """The single-task finish, the hybrid, the rounds alone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--edges", type=int, default=10_000_000)
+    parser.add_argument("--rounds-edges", type=int, default=1_000_000)
+    parser.add_argument("--only", choices=("single", "hybrid", "spark"))
+    parser.add_argument("--engine", default="spark", help="of the rounds without a finish")
+    options = parser.parse_args()
+    result: dict[str, Any] = {"name": "components"}
+    if options.only in (None, "single"):
+        result |= single(options.edges)
+    if options.only in (None, "hybrid"):
+        result |= grouped("hybrid", "process", options.edges)
+    if options.only in (None, "spark"):
+        result |= grouped("rounds", options.engine, options.rounds_edges)
+    result["right"] = int(all(value for key, value in result.items() if key == "right" or key.endswith("_right")))
+    result |= {
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in ("numba", "numpy", "scipy") if name in sys.modules},
         "load": os.getloadavg()[0],

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobs import dedup_documents
+from jobs import dedup_wide
 from jobs.dedup_documents import Config, Lsh, run
 from jobs.runtime.context import Context
 from pipelines.datasets import open_dataset
@@ -38,15 +39,19 @@ def spark_context(tmp_path):
     ctx.close()
 
 
-def test_spark_gives_the_content_of_one_process(tmp_path, spark_context):
+def test_spark_gives_the_content_of_one_process(tmp_path, spark_context, monkeypatch):
     alone = Context(store=open_store(tmp_path / "alone"), engine="process")
     config = Config(lsh=Lsh(num_bands=20), pairs_per_unit=10)
     for ctx in (alone, spark_context):
         commit_documents(ctx, crawl())
-    expected = [manifest.content_sum for manifest in run(config, alone)]
-    made = run(config, spark_context)
-    assert [manifest.content_sum for manifest in made] == expected
-    assert made[1].stats["pairs"] and made[1].stats["duplicates"] > 30
+    expected = run(config, alone)
+    # Survivors in one task, decisions by groups of clusters that star rounds find.
+    monkeypatch.setattr(dedup_wide, "FINISH_SHARE", 0)
+    pairs = expected[1].stats["pairs"]
+    made = run(replace(config, links_per_task=pairs["verified"]), spark_context)
+    assert [manifest.content_sum for manifest in made] == [manifest.content_sum for manifest in expected]
+    assert pairs["exact"] > 0 and made[1].stats["pairs"]["cluster_sizes"] == pairs["cluster_sizes"]
+    assert made[1].stats["pairs"]["star_rounds"] > 0 and made[1].stats["duplicates"] > 30
 
 
 # What stands in the store when the executor is killed: it is at work on what comes next.
@@ -100,7 +105,7 @@ def config():
 
 def on_cluster(root, url):
     """The driver of the test above, in a process of its own; nothing is small enough to stay in it."""
-    dedup_documents._SMALL_ROUND = -1
+    dedup_wide.SMALL_ROUND = -1
     ctx = Context(store=open_store(root), engine="spark", spark_master=url)
     try:
         commit_documents(ctx, crawl())

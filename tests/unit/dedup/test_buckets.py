@@ -1,6 +1,8 @@
+import itertools
 import uuid
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +15,10 @@ from pipelines.dedup.buckets import (
     exact_rows,
     meeting,
     parcels,
+    resolved,
     unpacked,
+    without_hot,
+    without_hot_copies,
 )
 from pipelines.dedup.marks import pack
 from pipelines.dedup.nodes import put_table
@@ -71,6 +76,43 @@ def test_an_exact_copy_hangs_at_the_best_of_its_bucket(listed, fresh_from):
     assert set(zip(edges["centre"].to_pylist(), edges["member"].to_pylist(), strict=True)) == expected
     assert edges["member_place"].to_pylist() == [listed[n][1] for n in edges["member"].to_pylist()]
     assert edges["centre_tie"].to_pylist() == [listed[n][2] for n in edges["centre"].to_pylist()]
+
+
+def pieces_of(rows, cuts):
+    """The rows in pieces of one generation each, as parts have them."""
+    bounds = sorted({0, len(rows), *(cut for cut in [4, 9, *cuts] if cut < len(rows))})
+    return [rows[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+@settings(deadline=None)
+@given(ROWS, st.lists(st.integers(0, 14)), st.integers(0, 14), st.integers(1, 5), st.booleans())
+def test_a_hot_bucket_is_the_same_if_its_pieces_were_cut_before(listed, cuts, fresh_from, cap, twice):
+    rows = rows_of(listed)
+    cut = [without_hot(piece, STARTS, cap) for piece in pieces_of(rows, cuts)]
+    if twice:
+        cut = [without_hot(np.concatenate(cut[k : k + 2]), STARTS, cap) for k in range(0, len(cut), 2)]
+    arrived = np.concatenate([np.zeros((0, 4), np.int64), *cut])
+    expected, found = (bucket_table(r, STARTS, fresh_from, cap) for r in (rows, arrived))
+    assert found[0].equals(expected[0]) and found[1].equals(expected[1])
+    digests = arrived[arrived[:, 3] >= 0, 0].tolist()
+    bound = (cap + 1) * (len(cut) if cut else 0)
+    assert all(digests.count(digest) <= bound for digest in set(digests))
+
+
+@settings(deadline=None)
+@given(ROWS, st.lists(st.integers(0, 14)), st.integers(0, 14), st.integers(1, 5))
+def test_copies_that_do_not_travel_hang_at_the_best_of_all_pieces(listed, cuts, fresh_from, most):
+    rows = rows_of(listed, keys=2)
+    rows[:, 1] = [row[1] % 2 for row in listed]  # digests that differ in their second half
+    expected = copy_edges(rows, STARTS, fresh_from)
+    made = [without_hot_copies(piece, STARTS, fresh_from, most) for piece in pieces_of(rows, cuts)]
+    sent = [rows for rows, _ in made]
+    edges = copy_edges(np.concatenate([np.zeros((0, 5), np.int64), *sent]), STARTS, fresh_from)
+    whole = pa.concat_tables([edges, *(resolved(table, edges) for _, table in made)])
+    assert sorted(whole.to_pylist(), key=str) == sorted(expected.to_pylist(), key=str)
+    for piece in sent:
+        counted = piece[:, 0].tolist()
+        assert all(counted.count(d) <= max(most, 2) for d in counted)
 
 
 @settings(deadline=None)

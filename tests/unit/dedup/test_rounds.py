@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from pipelines.dedup.buckets import BUCKETS
 from pipelines.dedup.marks import are_marked, pack
-from pipelines.dedup.rounds import distinct_edges, remove, round_edges, uncompared
+from pipelines.dedup.rounds import UNLIKE, distinct_edges, recalled, remove, round_edges, uncompared
+from pipelines.dedup.survivors import LINKS
 
 EDGES = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 14)).filter(lambda e: e[0] < e[1]), max_size=40)
 SOME = st.sets(st.integers(0, 9))
@@ -85,3 +86,21 @@ def test_edges_come_once_and_never_again(edges, earlier):
 def test_marks_are_read_by_node(nodes):
     packed = bits(nodes, 41)
     assert are_marked(packed, np.arange(41)).tolist() == [i in nodes for i in range(41)]
+
+
+@settings(deadline=None)
+@given(EDGES, EDGES, st.randoms(use_true_random=False))
+def test_what_was_compared_before_is_recalled_and_the_rest_is_left(edges, before, rng):
+    edges, before = sorted(set(edges)), list(set(before))
+    rng.shuffle(before)
+    rows = np.array([[c, m, c, 0, m, 0] for c, m in edges], np.int64).reshape(-1, 6)
+    stored = [
+        {"centre": c, "member": m, "centre_place": c, "centre_tie": 0, "member_place": m, "member_tie": 0,
+         "similarity": (c + m) / 100, "round": 3 + UNLIKE * (m % 2)}
+        for c, m in before
+    ]  # fmt: skip
+    left, links = recalled(rows, pa.Table.from_pylist(stored, schema=LINKS), 2)
+    assert [tuple(row) for row in left[:, :2].tolist()] == [edge for edge in edges if edge not in before]
+    found = {(link["centre"], link["member"]): (link["similarity"], link["round"]) for link in links.to_pylist()}
+    assert found == {(c, m): ((c + m) / 100, 2 + UNLIKE * (m % 2)) for c, m in edges if (c, m) in before}
+    assert links.num_rows == len(found)

@@ -5,6 +5,7 @@ from pipelines.dedup.bands import BandPlan
 from pipelines.dedup.order import OrderRule
 from pipelines.dedup.signature import sign
 from pipelines.dedup.signed import band_columns, fixed_binary, fixed_numbers, sign_documents, signatures_schema
+from pipelines.dedup.urls import url_digests
 
 PLAN = BandPlan(num_bands=12, rows_per_band=4)
 
@@ -18,6 +19,7 @@ def documents(texts, dates=None, **columns):
             "date": pa.array(dates or [None] * count, pa.string()),
             "file": ["f"] * count,
             "offset": list(range(count)),
+            "url": pa.array([f"http://www.site{i}.example/" for i in range(count)], pa.string()),
             **columns,
         }
     )
@@ -30,6 +32,8 @@ def test_signatures_have_a_row_for_each_document_in_its_order():
     assert band_columns(PLAN) == ["bands_000", "bands_008"]
     assert [len(value or b"") for value in table["bands_008"].to_pylist()] == [32, 0, 0, 32]
     assert [value is None for value in table["exact"].to_pylist()] == [False, True, False, False]
+    urls = pa.array([f"https://site{i}.example" for i in range(4)])
+    assert table["url_digest"].to_pylist() == url_digests(urls).to_pylist()
     signed = sign(pa.array(texts), PLAN)
     assert b"".join(table["bands_000"].to_pylist()[i] for i in (0, 3)) == signed.bands[[0, 3], :8].tobytes()
     assert table["sketch"].to_pylist()[3] == signed.sketches[3].tobytes()

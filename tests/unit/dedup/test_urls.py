@@ -135,7 +135,7 @@ def test_digests_are_equal_where_forms_are_and_null_where_there_is_none():
     assert len(url_digests(pa.array([], pa.string()))) == 0
 
 
-def edges(urls, dates, generations, *, policy="latest", scope="global", shuffle=0):
+def edges(urls, dates, generations, *, policy="latest", apart=False, shuffle=0):
     """(leaves, stays) for each capture that leaves; the captures of each generation stand shuffled in a part."""
     ids = [f"{17 * n:032x}"[::-1] for n in range(len(urls))]
     by, rows, starts = [], [], []
@@ -146,7 +146,7 @@ def edges(urls, dates, generations, *, policy="latest", scope="global", shuffle=
         tie = survivor_ties([ids[n] for n in mine], ["f"] * len(mine), [0] * len(mine))
         digests = url_digests(pa.array([urls[n] for n in mine], pa.string()))
         table = pa.table({URL: digests, "place": place, "tie": tie})
-        rows.append(url_rows(table, len(by), generation, policy=policy, scope=scope))
+        rows.append(url_rows(table, len(by), generation, policy=policy, apart=apart))
         starts.append(len(by))
         by += mine
     found = copy_edges(np.concatenate(rows), np.array(starts[1:], np.int64), 0)
@@ -165,7 +165,7 @@ def test_the_latest_capture_stays_or_the_first():
 
 def test_an_earlier_generation_stays_whatever_came_later_and_a_dump_stands_alone():
     assert edges(URLS, DATES, [0, 1, 1, 0, 0, 0]) == [(1, 0), (2, 0), (5, 0)]
-    assert edges(URLS, DATES, [0, 1, 1, 0, 0, 0], scope="dump") == [(2, 1), (5, 0)]
+    assert edges(URLS, DATES, [0, 1, 1, 0, 0, 0], apart=True) == [(2, 1), (5, 0)]
 
 
 def test_the_order_of_rows_decides_nothing():
@@ -176,5 +176,3 @@ def test_the_order_of_rows_decides_nothing():
 def test_unknown_policies_are_refused():
     with pytest.raises(ConfigError, match="policy"):
         url_places(np.zeros(1, np.int64), "newest")
-    with pytest.raises(ConfigError, match="scope"):
-        edges(URLS, DATES, [0] * 6, scope="crawl")

@@ -45,7 +45,7 @@ def annotations(ctx):
 def test_copies_are_marked_and_strangers_stay():
     ctx = context()
     commit_documents(ctx, crawl())
-    signed, marked = run(Config(), ctx)
+    signed, marked, _ = run(Config(), ctx)
     rows = annotations(ctx)
     removed = [row for row in rows.values() if not row["dedup.keep"]]
     assert len(removed) == 10 + 10 + 1
@@ -95,9 +95,9 @@ def test_an_append_keeps_every_old_part_and_equals_the_whole_done_at_once():
     parts = crawl()
     extra = {"late": [{"text": "  " + row["text"] + " and more and longer"} for row in parts["crawl-1"] if row["text"]]}
     commit_documents(ctx, parts)
-    _, early = run(Config(), ctx)
+    _, early, _ = run(Config(), ctx)
     commit_documents(ctx, parts | extra)
-    _, late = run(Config(), context(ctx.store))
+    _, late, _ = run(Config(), context(ctx.store))
     assert late.extends["version"] == early.version
     old = set(open_dataset(ctx.store, "dedup", early.version).parts()["key"].to_pylist())
     new = open_dataset(ctx.store, "dedup").parts()["key"].to_pylist()
@@ -119,7 +119,7 @@ def test_a_leftover_of_other_inputs_is_never_taken_over():
     run(Config(), ctx)
     fewer = {name: parts[name] for name in ("crawl-0", "crawl-1")}
     commit_documents(ctx, fewer)
-    _, marked = run(Config(), context(ctx.store))
+    _, marked, _ = run(Config(), context(ctx.store))
     alone = context()
     commit_documents(alone, fewer)
     assert run(Config(), alone)[1].content_sum == marked.content_sum
@@ -169,10 +169,10 @@ def test_killed_at_any_write_it_goes_on_to_the_same_content(monkeypatch):
 def test_other_bands_reuse_nothing_and_another_threshold_reuses_the_signatures():
     ctx = context()
     commit_documents(ctx, crawl())
-    signed, _ = run(Config(), ctx)
-    again, marked = run(Config(lsh=Lsh(min_similarity=0.95)), context(ctx.store))
+    signed, _, _ = run(Config(), ctx)
+    again, marked, _ = run(Config(lsh=Lsh(min_similarity=0.95)), context(ctx.store))
     assert again.sha256 == signed.sha256 and marked.stats["duplicates"] == 11
-    other, _ = run(Config(lsh=Lsh(num_bands=20)), context(ctx.store))
+    other, _, _ = run(Config(lsh=Lsh(num_bands=20)), context(ctx.store))
     assert other.stage_id != signed.stage_id
 
 
@@ -187,5 +187,5 @@ def test_a_senseless_plan_is_refused_before_anything_is_written():
 def test_no_documents_give_empty_annotations():
     ctx = context()
     commit_documents(ctx, {"empty": []})
-    _, marked = run(Config(), ctx)
+    _, marked, _ = run(Config(), ctx)
     assert marked.content_sum.startswith("0-")

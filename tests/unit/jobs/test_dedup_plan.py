@@ -11,7 +11,7 @@ def test_the_plan_tells_what_then_goes_through_the_shuffle_and_is_written():
     before = {stored.key for stored in ctx.store.list("")}
     plan = plan_job("dedup_documents", Config(), ctx, Request(fraction=1.0, cores=2))
     assert {stored.key for stored in ctx.store.list("")} == before
-    _, marked = run(Config(), ctx)
+    _, marked, _ = run(Config(), ctx)
     assert abs(plan.figures["shuffle"].value / marked.stats["pairs"]["shuffle_bytes"] - 1) < 0.05
     written = sum(
         part["bytes"] for name in ("signatures", "dedup", "dedup_pairs")

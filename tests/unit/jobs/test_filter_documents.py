@@ -82,6 +82,20 @@ def test_a_dropped_document_says_why_with_numbers_or_with_the_one_that_was_kept(
             assert row["value"] is not None and row["threshold"] is not None and row["match"] is None
 
 
+def test_a_page_that_left_for_another_capture_of_its_address_says_so(tmp_path):
+    page, other = (pages(range(i, i + 1))[0] for i in (0, 1))
+    crawl = [page, (f"{page[0]}?utm_source=mail", other[1]), *pages(range(2, 12))]
+    ctx = prepare(tmp_path, {"a.warc.gz": crawl})
+    assert not [row for row in (apply(ctx), ledger(ctx))[1] if row["reason"].startswith("duplicate")]
+    dedup_documents.run(dedup_documents.Config(urls="first"), context(ctx.store))
+    apply(ctx)
+    (row,) = (row for row in ledger(ctx) if row["reason"].startswith("duplicate"))
+    match = next(r for r in rows(ctx, "documents") if r["id"] == row["match"])
+    assert (row["reason"], row["value"], {row["url"], match["url"]}) == (
+        "duplicate_url", None, {crawl[0][0], crawl[1][0]},
+    )  # fmt: skip
+
+
 def test_one_dropped_document_in_eight_leaves_an_excerpt(tmp_path):
     short = [(f"https://junk.example/{n}", page_html([f"Too short, number {n}."])) for n in range(60)]
     ctx = prepare(tmp_path, {"a.warc.gz": pages(range(4)) + short})
