@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -37,6 +38,7 @@ from pipelines.tokens.lineage import extends
 
 ENGINE = "ray"
 VERSION = 1
+_COMPARED_ONE_IN = 1024  # documents, with what SentencePiece gives
 _LEDGER_COLUMNS = ["id", "url", "file", "offset", "length"]
 _BOOKS = {
     "documents": Equation(total="documents", terms=("placed", "rejected", "failed")),
@@ -57,6 +59,7 @@ class Config:
     bos: bool = setting(False, "begin each document with BOS")
     max_document_tokens: int = setting(0, "tokens after which a document is cut; 0 for no bound")
     seed: int = setting(0, "of the hash that places documents")
+    encoder: str = setting("fast", "fast, or reference: SentencePiece alone; the ids are the same", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -67,6 +70,8 @@ class Config:
         check_edges(self.quality_edges)
         if self.shard_tokens < 1:
             raise ConfigError(f"shard_tokens is {self.shard_tokens}; expected 1 or more")
+        if self.encoder not in ("fast", "reference"):
+            raise ConfigError(f"encoder is {self.encoder!r}; expected fast or reference")
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -115,6 +120,7 @@ def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:
         "version": tokenizer.manifest.version,
         "output": config.output,
         "edges": list(config.quality_edges),
+        "encoder": config.encoder,
         "rules": {"bos": config.bos, "max_document_tokens": config.max_document_tokens},
         "seed": config.seed,
     }
@@ -264,12 +270,12 @@ def _stats(base: Manifest | None, tokenizer: Dataset, config: Config) -> dict[st
 def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Encode one corpus part to its spill file and the ledger rows of what has no text."""
     from pipelines.tokens.cells import cell_names, id_hashes, plain_name
-    from pipelines.tokens.encode import EncodeRules, encode_documents
+    from pipelines.tokens.encode import Encoder, EncodeRules, check_sample
     from pipelines.tokens.spill import encode_spill, spill_table
     from pipelines.tokens.tokenizer import Tokenizer
 
     artifact = open_dataset(store, worker_config["tokenizer"], worker_config["version"])
-    tokenizer = Tokenizer(artifact.read_file("tokenizer.model"))
+    encoder = Encoder(Tokenizer(artifact.read_file("tokenizer.model")), engine=worker_config["encoder"])
     rules, prefix = EncodeRules(**worker_config["rules"]), worker_config["prefix"]
 
     def encode(unit: Unit) -> UnitResult:
@@ -283,8 +289,11 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
             scores = [by_id.get(document) for document in ids.to_pylist()]
         language, source = documents["language"].to_pylist(), documents["source"].to_pylist()
         cells = cell_names(language, documents["source_type"].to_pylist(), scores, worker_config["edges"])
-        encoded = encode_documents(tokenizer, documents["text"], rules)
-        table = spill_table(encoded, cells, id_hashes(ids, worker_config["seed"]), ids)
+        encoded = encoder.encode(documents["text"], rules)
+        hashes = id_hashes(ids, worker_config["seed"])
+        picked = np.flatnonzero(hashes[encoded.rows] % _COMPARED_ONE_IN == 0)
+        check_sample(encoder, documents["text"], ids, encoded, picked)
+        table = spill_table(encoded, cells, hashes, ids)
         store.put(_spill_key(prefix, unit.id), encode_spill(table))
 
         placed = set(encoded.rows.tolist())

@@ -50,7 +50,8 @@ class Config:
 def run(config: Config, context: Context) -> list[Manifest]:
     """Sample, train, commit."""
     from pipelines.tokens.sampling import group_fractions, group_sizes, sample
-    from pipelines.tokens.tokenizer import Tokenizer, model_hash, reserved_ids, train
+    from pipelines.tokens.tokenizer import Tokenizer, reserved_ids, train
+    from pipelines.tokens.vocabulary import model_hash
 
     corpus = context.open(config.corpus)
     stage = stage_id("train_tokenizer", VERSION, config)

@@ -8,7 +8,6 @@ the run (the model is known by a hash of its pieces, scores and normaliser inste
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -31,8 +30,8 @@ def reserved_ids() -> dict[str, int]:
 
 
 def shard_dtype(vocab_size: int) -> np.dtype:
-    """The dtype of token shards, by Megatron-Core's rule: uint16 where the vocabulary is below 65,500."""
-    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+    """The dtype of token shards: uint16 where every id fits, which is what Megatron-Core reads as well as int32."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
 def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
@@ -99,6 +98,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """Load the bytes of a `.model` file; IntegrityError where it is not one of ours."""
+        self.model = model
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
@@ -149,32 +149,3 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         """The piece of each id."""
         return [self._model.id_to_piece(i) for i in range(self.vocab_size)]
-
-
-def model_hash(model: bytes) -> str:
-    """sha256 of the model's pieces (with scores and types), normaliser, denormaliser: what decides the ids.
-
-    These are the fields 1, 3 and 5 of SentencePiece's ModelProto; 2 and 4 (how it was trained) are left out.
-    """
-    digest = hashlib.sha256()
-    at = 0
-    while at < len(model):
-        tag, at = _varint(model, at)
-        if tag & 7 != 2:
-            raise IntegrityError(f"not a SentencePiece model: wire type {tag & 7} at byte {at}, expected 2")
-        size, at = _varint(model, at)
-        if tag >> 3 in (1, 3, 5):
-            digest.update(bytes([tag >> 3]) + size.to_bytes(8, "little") + model[at : at + size])
-        at += size
-    return digest.hexdigest()
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(body):
-        value |= (body[at] & 0x7F) << shift
-        at += 1
-        if body[at - 1] < 0x80:
-            return value, at
-        shift += 7
-    raise IntegrityError("not a SentencePiece model: cut off within a number")
