@@ -21,7 +21,7 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID, FILLER_ID = range(5)
 RESERVED = 5  # none of these ids is ever the encoding of a text
 _SPACE_MARK = "\u2581"
 _NUM_THREADS = 4  # fixed, so that the model never depends on the machine
-_MAX_LINE_BYTES = 1 << 16
+_PASSAGE = 4000  # characters
 
 
 def reserved_ids() -> dict[str, int]:
@@ -34,8 +34,11 @@ def shard_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
-def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
-    """The SentencePiece model of the lines of `texts`; the same texts in the same order, the same pieces.
+def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995, reserved: int = 0) -> bytes:
+    """The SentencePiece model of `texts`; the same texts in the same order, the same pieces.
+
+    Line ends are learned like letters, so a piece may end a line; runs of spaces are pieces too. `reserved` ids more
+    than the five of ours stand for no text, for whoever fine-tunes the model.
 
     Raises ConfigError where `vocab_size` is below what the characters need or above what the text gives; the
     message names the bound. Raises InputError where there is no text.
@@ -43,7 +46,7 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts),
+            sentence_iterator=_passages(texts),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -54,14 +57,14 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
-            max_sentence_length=_MAX_LINE_BYTES,
+            max_sentence_length=4 * _PASSAGE + 1,
             num_threads=_NUM_THREADS,
             pad_id=PAD_ID,
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             pad_piece="<pad>",
-            control_symbols=["<filler>"],
+            control_symbols=["<filler>", *(f"<reserved_{i}>" for i in range(reserved))],
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -69,12 +72,12 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
     return model.getvalue()
 
 
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Text without line ends, NUL or the space mark, no line so long that the trainer would drop it."""
+def _passages(texts: Iterable[str]) -> Iterator[str]:
+    """Text without NUL or the space mark, nothing so long that the trainer would drop it."""
     for text in texts:
-        for line in re.split(r"[\n\x00\u2581]+", text):
-            for start in range(0, len(line), _MAX_LINE_BYTES // 4):
-                yield line[start : start + _MAX_LINE_BYTES // 4]
+        for plain in re.split(r"[\x00\u2581]+", text):
+            for start in range(0, len(plain), _PASSAGE):
+                yield plain[start : start + _PASSAGE]
 
 
 def _training_error(message: str, vocab_size: int) -> Exception:
