@@ -19,10 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError, IntegrityError
+from pipelines.tokens.export import HuggingFaceEncoder
 from pipelines.tokens.merges import build_tables
 from pipelines.tokens.tokenizer import BOS_ID, EOS_ID, RESERVED, Tokenizer
 from pipelines.tokens.vocabulary import read_vocabulary
 
+ENGINES = ("fast", "reference", "tokenizers")
 _SLICE_BYTES = 8 << 20  # of text encoded at once
 
 
@@ -53,11 +55,12 @@ class Encoded:
 class Encoder:
     """A tokenizer for whole columns."""
 
-    def __init__(self, tokenizer: Tokenizer, *, engine: str = "fast") -> None:
-        """`engine`: `fast`, or `reference` for SentencePiece alone.
+    def __init__(self, tokenizer: Tokenizer, *, engine: str = "fast", exported: bytes = b"") -> None:
+        """`engine`: one of ENGINES; `exported` is the tokenizer.json for `tokenizers`.
 
         A vocabulary that the kernel does not serve is encoded by the reference; `reason` then says why.
         """
+        self._encode_batch = HuggingFaceEncoder(exported).encode_batch if exported else tokenizer.encode_batch
         self.tokenizer, self.dtype = tokenizer, tokenizer.dtype
         self.reason, self._tables = "asked for", None
         if engine == "fast":
@@ -91,7 +94,7 @@ class Encoder:
         sizes = pc.fill_null(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False).astype(np.int64)
         rows = np.flatnonzero(sizes)
         if self._tables is None:
-            ids = self.tokenizer.encode_batch([text for text in texts.to_pylist() if text])
+            ids = self._encode_batch([text for text in texts.to_pylist() if text])
             runs = [_framed(run, rules.bos, self.dtype) for run in ids]
             tokens, lengths = _joined(runs, self.dtype), np.array([len(run) for run in runs], np.int64)
             by_reference = len(runs)

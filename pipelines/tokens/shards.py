@@ -2,7 +2,8 @@
 
 `.bin` is the tokens, little-endian. `.idx` is Megatron-Core's IndexedDataset index, version 1: magic, u64
 version, u8 dtype code, u64 sequences, u64 document bounds, i32 lengths, i64 byte pointers, i64 document
-bounds; here a document is one sequence. `.docs.parquet` says which document each is. `.crc` is a
+bounds; here a document is one sequence. `.docs.parquet` says which document each is; a row without id is
+padding of a packed shard. `.crc` is a
 little-endian u32 CRC-32C for every 16 KiB of `.bin`, so that a ranged read can be checked by itself.
 """
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import IntegrityError
+from pipelines.tokens.runs import firsts_of
 
 PAGE_BYTES = 16 * 1024
 _MAGIC = b"MMIDIDX\x00\x00"
@@ -50,8 +52,7 @@ def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: p
     if int(lengths.sum()) != len(tokens):
         raise IntegrityError(f"lengths sum to {int(lengths.sum())} tokens, the shard holds {len(tokens)}")
     body = np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes()
-    firsts = np.zeros(len(lengths), np.int64)
-    np.cumsum(lengths[:-1], out=firsts[1:])
+    firsts = firsts_of(lengths)
     docs = pa.table(
         [np.arange(len(lengths)), ids, parts, rows.astype(np.int64), firsts, lengths.astype(np.int64)],
         schema=DOCS,
