@@ -1,4 +1,4 @@
-"""`gristmill explain URL|ID`: what happened to a page, in every dataset, and why."""
+"""`gristmill explain URL|ID|SHARD:TOKEN`: what happened to a page, in every dataset, and why; whose a token is."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipelines.datasets import open_dataset
 from pipelines.datasets.gc import names_of
 from pipelines.datasets.reasons import REASONS
 from pipelines.takedown.listing import part_keys, read_listed
+from pipelines.tokens.locate import PAGE_COLUMNS, locate_token, parse_place
 
 _ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
 _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
@@ -21,11 +22,14 @@ _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
 @with_root
 @with_json
 def command(what: str, root: str | None, as_json: bool) -> None:
-    """Tell what happened to a page. WHAT is its URL or its document id (32 hex).
+    """Tell what happened to a page. WHAT is its URL or its document id (32 hex), or SHARD:TOKEN for whose a token is.
 
-    Scans the latest versions: meant for small datasets.
+    A page is looked for by scanning the latest versions: meant for small datasets. A token is found by a few reads.
     """
     store = open_root(root)
+    if (place := parse_place(what)) is not None:
+        _tell_token(locate_token(store, *place), as_json)
+        return
     there = [n for n in names_of(store) if not n.startswith("artifacts/")]
     names = [n for n in _ORDER if n in there and n in _SHOWN] + [n for n in there if n not in _ORDER]
     ids = {what}
@@ -51,6 +55,23 @@ def command(what: str, root: str | None, as_json: bool) -> None:
         return
     for row in sorted(rows, key=lambda r: r["role"] != "ledger"):  # the verdict first, then what it rests on
         _show(row)
+
+
+def _tell_token(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    click.echo(f"token {row['token']} of {row['shard']} ({row['dataset']} v{row['version']}, cell {row['cell']})")
+    if row["id"] is None:
+        click.echo(f"padding: {row['tokens']} places from token {row['first_token']} on hold no document")
+        return
+    click.echo(
+        f"is number {row['offset_in_document']} of {row['tokens']} of document {row['id']}, "
+        f"row {row['row']} of {row['part']}"
+    )
+    for key in PAGE_COLUMNS:
+        if row.get(key) is not None:
+            click.echo(clip(f"  {key}: {visible(row[key])}", 160))
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -20,9 +20,8 @@ import pyarrow.compute as pc
 
 from pipelines.errors import ConfigError, IntegrityError
 from pipelines.tokens.export import HuggingFaceEncoder
-from pipelines.tokens.merges import build_tables
+from pipelines.tokens.merges import tables_of
 from pipelines.tokens.tokenizer import BOS_ID, EOS_ID, RESERVED, Tokenizer
-from pipelines.tokens.vocabulary import read_vocabulary
 
 ENGINES = ("fast", "reference", "tokenizers")
 _SLICE_BYTES = 8 << 20  # of text encoded at once
@@ -65,7 +64,7 @@ class Encoder:
         self.reason, self._tables = "asked for", None
         if engine == "fast":
             try:
-                self._tables = build_tables(read_vocabulary(tokenizer.model))
+                self._tables = tables_of(tokenizer.model)
                 self.reason = ""
             except IntegrityError as error:
                 self.reason = str(error)

@@ -8,13 +8,14 @@ two or three characters so, English into words.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.errors import IntegrityError
-from pipelines.tokens.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, Vocabulary
+from pipelines.tokens.vocabulary import BYTE, CONTROL, NORMAL, UNKNOWN, Vocabulary, read_vocabulary
 
 SPACE_MARK = "\u2581"
 SYMBOL_BITS = 17
@@ -41,6 +42,12 @@ class MergeTables:
     byte_ids: np.ndarray  # (256,) int32
     lone: np.ndarray  # (c,) int32: code points of the symbols from the vocabulary's size on
     vocab_size: int
+
+
+@functools.lru_cache(maxsize=2)
+def tables_of(model: bytes) -> MergeTables:
+    """`build_tables` of a `.model` file, once a process: half a second for 65,536 pieces."""
+    return build_tables(read_vocabulary(model))
 
 
 def build_tables(vocabulary: Vocabulary) -> MergeTables:

@@ -21,6 +21,7 @@ from pipelines.errors import IntegrityError
 from pipelines.tokens.runs import firsts_of
 
 PAGE_BYTES = 16 * 1024
+_DOCS_ROW_GROUP = 16_384  # so that one token's document is found without reading all
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPE_CODES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
@@ -58,7 +59,9 @@ def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: p
         schema=DOCS,
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(docs, sink, compression="zstd", write_page_checksum=True, store_schema=False)
+    pq.write_table(
+        docs, sink, compression="zstd", write_page_checksum=True, store_schema=False, row_group_size=_DOCS_ROW_GROUP
+    )
     return Shard(
         tokens=body,
         index=write_index(lengths, tokens.dtype),

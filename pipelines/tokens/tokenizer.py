@@ -126,7 +126,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text; none below RESERVED."""
-        return self.encode_batch([text])[0]
+        if _SPACE_MARK in text:
+            return self._encode_marked(text)
+        return self._model.encode(text, out_type=int)  # a list of one would start a thread
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, as if encoded alone."""

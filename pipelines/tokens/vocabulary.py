@@ -16,6 +16,7 @@ import numpy as np
 from pipelines.errors import IntegrityError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+_FLOAT = struct.Struct("<f")
 _PIECE, _NORMALIZER, _DENORMALIZER = 1, 3, 5
 
 
@@ -43,25 +44,32 @@ def read_vocabulary(model: bytes) -> Vocabulary:
     """The pieces of a `.model` file; IntegrityError where it is not one."""
     pieces, scores, kinds = [], [], []
     for field, body in _fields(model):
-        if field != _PIECE:
-            continue
-        text, score, kind = b"", 0.0, NORMAL
-        at = 0
-        while at < len(body):
-            tag, at = _varint(body, at)
-            if tag == 0x0A:
-                size, at = _varint(body, at)
-                text, at = body[at : at + size], at + size
-            elif tag == 0x15 and at + 4 <= len(body):
-                (score,), at = struct.unpack_from("<f", body, at), at + 4
-            elif tag == 0x18:
-                kind, at = _varint(body, at)
-            else:
-                raise IntegrityError(f"not a SentencePiece model: tag {tag} in piece {len(pieces)}")
-        pieces.append(text.decode("utf-8", "replace"))
-        scores.append(score)
-        kinds.append(kind)
+        if field == _PIECE:
+            text, score, kind = _read_piece(body)
+            pieces.append(text)
+            scores.append(score)
+            kinds.append(kind)
     return Vocabulary(pieces=tuple(pieces), scores=np.array(scores, np.float32), kinds=np.array(kinds, np.uint8))
+
+
+def _read_piece(body: bytes) -> tuple[str, float, int]:
+    size = body[1] if len(body) > 1 else 0
+    if size < 0x80 and len(body) == size + 7 and body[0] == 0x0A and body[size + 2] == 0x15:  # as nearly all are
+        return body[2 : size + 2].decode("utf-8", "replace"), _FLOAT.unpack_from(body, size + 3)[0], NORMAL
+    text, score, kind = b"", 0.0, NORMAL
+    at = 0
+    while at < len(body):
+        tag, at = _varint(body, at)
+        if tag == 0x0A:
+            size, at = _varint(body, at)
+            text, at = body[at : at + size], at + size
+        elif tag == 0x15 and at + 4 <= len(body):
+            (score,), at = _FLOAT.unpack_from(body, at), at + 4
+        elif tag == 0x18:
+            kind, at = _varint(body, at)
+        else:
+            raise IntegrityError(f"not a SentencePiece model: tag {tag} in a piece")
+    return text.decode("utf-8", "replace"), score, kind
 
 
 def with_vocabulary(model: bytes, vocabulary: Vocabulary) -> bytes:

@@ -3,8 +3,8 @@
 `python -m tests.benchmarks.tokenization --data FOLDER` prints a table on stderr and one JSON line on stdout. Documents
 are passages of the texts with clauses shuffled and characters changed, each seen once; the vocabulary of 65,536 is
 trained on the texts. CPU is this process's user and system time with its children: one warm-up, then ours, the bare
-encoder and the same job with HF tokenizers in turn. Bare is reading the text column and encoding it. The job runs in one
-process, so no daemon of an engine is in any figure. Outside the timing every document's ids are compared with
+encoder and the same job with HF tokenizers in turn. Bare is reading the text column and encoding it. The job runs in
+one process, so no daemon of an engine is in any figure. Outside the timing every document's ids are compared with
 SentencePiece's, and peak memory is taken of processes that tokenize 1 to 8 times as much.
 """
 
@@ -47,7 +47,7 @@ from tests.benchmarks.tokenizers import READ, TRADITIONAL, VOCAB_SIZE, texts_of_
 from tests.pack import FOLDER
 
 TEXTS = {"zh": ("zh_wiki", "zh_tech", "zh_literature"), "en": ("en_docs", "en_books")}
-PART_BYTES = 4 << 20
+PART_BYTES = 8 << 20
 _CLAUSE = re.compile(r"[^。！？；，,.;!?\n]*[。！？；，,.;!?\n]?")
 _DOCUMENT_BYTES = 3000
 _passages: dict[tuple[str, str], list[str]] = {}
