@@ -19,7 +19,7 @@ from pipelines.datasets.gc import names_of
 from pipelines.datasets.manifest import latest_manifest
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError
-from pipelines.tokens.spill import StoredFile
+from pipelines.tokens.stored import StoredFile
 
 _PLACE = re.compile(r"(?P<shard>.+\.bin|[0-9a-f]{32}(?:-[0-9a-f]{16})?):(?P<token>[0-9]{1,15})")
 PAGE_COLUMNS = ("url", "title", "language", "source", "domain", "date", "file", "offset", "length")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.tokens.runs import firsts_of
+from pipelines.tokens.shards import firsts_of
 
 WINDOW = 4096
 

@@ -18,10 +18,3 @@ def copy_runs(
             raise ValueError("a run lies outside its array")
         for k in range(length):
             target[place + k] = source[start + k]
-
-
-def firsts_of(lengths: np.ndarray) -> np.ndarray:
-    """(n,) int64: where runs of these lengths begin that lie one after another."""
-    firsts = np.zeros(len(lengths), np.int64)
-    np.cumsum(lengths[:-1], out=firsts[1:])
-    return firsts

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import IntegrityError
-from pipelines.tokens.runs import firsts_of
 
 PAGE_BYTES = 16 * 1024
 _DOCS_ROW_GROUP = 16_384  # so that one token's document is found without reading all
@@ -46,6 +45,13 @@ class Shard:
     index: bytes  # .idx
     docs: bytes  # .docs.parquet
     checksums: bytes  # .crc
+
+
+def firsts_of(lengths: np.ndarray) -> np.ndarray:
+    """(n,) int64: where runs of these lengths begin that lie one after another."""
+    firsts = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1], out=firsts[1:])
+    return firsts
 
 
 def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: pa.Array, rows: np.ndarray) -> Shard:

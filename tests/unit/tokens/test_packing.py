@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from pipelines.tokens import packing
 from pipelines.tokens.packing import best_fit, cut_documents, one_after_another
-from pipelines.tokens.runs import copy_runs, firsts_of
+from pipelines.tokens.runs import copy_runs
+from pipelines.tokens.shards import firsts_of
 
 LENGTHS = st.lists(st.one_of(st.integers(1, 40), st.sampled_from([32, 64, 16])), max_size=80)
 

@@ -10,7 +10,8 @@ from pipelines.datasets.store import open_store
 from pipelines.tokens import spill
 from pipelines.tokens.encode import Encoded
 from pipelines.tokens.shards import read_documents
-from pipelines.tokens.spill import StoredFile, encode_spill, gather_shard, read_range, spill_table
+from pipelines.tokens.spill import encode_spill, gather_shard, read_range, spill_table
+from pipelines.tokens.stored import StoredFile
 from pipelines.tokens.tokenizer import PAD_ID
 
 
