@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.done import read_done
 from jobs.runtime.entry import job_main
 from jobs.runtime.lease import lease
@@ -117,6 +118,16 @@ def run(config: Config, context: Context) -> list[Manifest]:
     for stored in list(context.store.list(f"{prefix}/")):
         context.store.delete(stored.key)
     return list(made.values())
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """What tokenizing the whole corpus will cost, from slices of it."""
+    from jobs.tokenize_plan import plan_tokens, score_parts
+
+    corpus = context.open(config.corpus)
+    quality = context.open(config.quality) if config.quality else None
+    worker_config = _worker_config(config, context.open(f"artifacts/{config.tokenizer}"))
+    return plan_tokens(corpus, score_parts(quality), open_encoder, open_sharder, worker_config, request)
 
 
 def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:
