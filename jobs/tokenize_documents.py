@@ -40,6 +40,7 @@ from pipelines.tokens.lineage import extends
 
 ENGINE = "ray"
 VERSION = 2
+_ENCODERS = ("fast", "reference", "tokenizers")
 _COMPARED_ONE_IN = 1024  # documents, with what SentencePiece gives
 _LEDGER_COLUMNS = ["id", "url", "file", "offset", "length"]
 _BOOKS = {
@@ -69,15 +70,14 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse shards of nothing."""
         from pipelines.tokens.cells import check_edges
-        from pipelines.tokens.encode import ENGINES
 
         check_edges(self.quality_edges)
         if self.shard_tokens < 1:
             raise ConfigError(f"shard_tokens is {self.shard_tokens}; expected 1 or more")
         if self.pack_tokens and not 16 <= self.pack_tokens <= self.shard_tokens:
             raise ConfigError(f"pack_tokens is {self.pack_tokens}; expected 0, or 16 to {self.shard_tokens}, a shard")
-        if self.encoder not in ENGINES:
-            raise ConfigError(f"encoder is {self.encoder!r}; expected one of {', '.join(ENGINES)}")
+        if self.encoder not in _ENCODERS:
+            raise ConfigError(f"encoder is {self.encoder!r}; expected one of {', '.join(_ENCODERS)}")
 
 
 def run(config: Config, context: Context) -> list[Manifest]:

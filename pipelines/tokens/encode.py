@@ -23,7 +23,6 @@ from pipelines.tokens.export import HuggingFaceEncoder
 from pipelines.tokens.merges import tables_of
 from pipelines.tokens.tokenizer import BOS_ID, EOS_ID, RESERVED, Tokenizer
 
-ENGINES = ("fast", "reference", "tokenizers")
 _SLICE_BYTES = 8 << 20  # of text encoded at once
 
 
@@ -55,7 +54,7 @@ class Encoder:
     """A tokenizer for whole columns."""
 
     def __init__(self, tokenizer: Tokenizer, *, engine: str = "fast", exported: bytes = b"") -> None:
-        """`engine`: one of ENGINES; `exported` is the tokenizer.json for `tokenizers`.
+        """`engine`: `fast`, or `reference` for SentencePiece; with `exported`, a tokenizer.json, Hugging Face's.
 
         A vocabulary that the kernel does not serve is encoded by the reference; `reason` then says why.
         """

@@ -64,7 +64,7 @@ def _find_shard(store: Store, shard: str) -> dict[str, Any]:
             theirs = docs.filter(pc.equal(docs["unit"], row["unit"])).select(["key"]).to_pylist()
             return {"dataset": name, "version": manifest.version, "shard": row["key"], "docs": theirs[0]["key"], **row}
     raise InputError(
-        f"no token dataset has a shard {shard}", mend="`gristmill files tokens` lists the keys of the shards (.bin)"
+        f"no token dataset has a shard {shard}", mend="`gristmill datasets files tokens` lists the shards (.bin)"
     )
 
 

@@ -62,13 +62,13 @@ def clauses_of(data: str, language: str) -> list[str]:
 
 
 def edited(clauses: list[str], rng: random.Random) -> str:
-    """A document of clauses drawn in runs of four, one character in fifty another of the same text."""
+    """A document of clauses drawn in runs of four, one character in 200 another of the same text."""
     made: list[str] = []
     size = 0
     while size < _DOCUMENT_BYTES:
         at = rng.randrange(len(clauses) - 4)
         run = list("".join(clauses[at : at + 4]))
-        for _ in range(len(run) // 50 + 1):
+        for _ in range(len(run) // 200 + (rng.random() < len(run) % 200 / 200)):
             other = rng.choice(clauses)
             run[rng.randrange(len(run))] = other[rng.randrange(len(other))]
         made.append("".join(run))
