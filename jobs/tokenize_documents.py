@@ -1,7 +1,8 @@
 """Encode the corpus and write token shards: an external shuffle by (cell, hash of the id), done once.
 
-First each corpus part is encoded to a spill file, sorted by cell and hash; then each shard gathers its range
-of hashes from the spills. What a version of the corpus brought (a generation) has its own shards, so an
+First each corpus part is encoded to a spill file, sorted by cell and hash, with its tokens counted by leading bits of
+the hash; the counts cut each cell into shards of equal size; then each shard gathers its range of hashes from the
+spills. What a version of the corpus brought (a generation) has its own shards, so an
 appended crawl adds shards and touches no old one. The books: documents = placed + rejected + failed, tokens
 in = out + cut.
 """
@@ -13,12 +14,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.done import read_done
 from jobs.runtime.entry import job_main
 from jobs.runtime.lease import lease
@@ -36,7 +39,9 @@ from pipelines.errors import ConfigError, InputError, IntegrityError
 from pipelines.tokens.lineage import extends
 
 ENGINE = "ray"
-VERSION = 1
+VERSION = 2
+_ENCODERS = ("fast", "reference", "tokenizers")
+_COMPARED_ONE_IN = 1024  # documents, with what SentencePiece gives
 _LEDGER_COLUMNS = ["id", "url", "file", "offset", "length"]
 _BOOKS = {
     "documents": Equation(total="documents", terms=("placed", "rejected", "failed")),
@@ -53,10 +58,12 @@ class Config:
     quality: str = setting("quality", "annotations with quality.fasttext for the cells; empty: none are used")
     output: str = setting("tokens", "dataset of token shards to write", content=False)
     quality_edges: tuple[float, ...] = setting((0.5,), "scores at which a quality bucket begins")
-    shard_tokens: int = setting(32 << 20, "tokens in a shard; a cell's shards are equal within chance")
+    shard_tokens: int = setting(32 << 20, "tokens in a shard; a cell's shards are about equal")
+    pack_tokens: int = setting(0, "sequence length to pack documents for, so that few are cut; 0: no packing")
     bos: bool = setting(False, "begin each document with BOS")
     max_document_tokens: int = setting(0, "tokens after which a document is cut; 0 for no bound")
     seed: int = setting(0, "of the hash that places documents")
+    encoder: str = setting("fast", "fast, reference (SentencePiece) or tokenizers; the same ids", content=False)
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
@@ -67,6 +74,10 @@ class Config:
         check_edges(self.quality_edges)
         if self.shard_tokens < 1:
             raise ConfigError(f"shard_tokens is {self.shard_tokens}; expected 1 or more")
+        if self.pack_tokens and not 16 <= self.pack_tokens <= self.shard_tokens:
+            raise ConfigError(f"pack_tokens is {self.pack_tokens}; expected 0, or 16 to {self.shard_tokens}, a shard")
+        if self.encoder not in _ENCODERS:
+            raise ConfigError(f"encoder is {self.encoder!r}; expected one of {', '.join(_ENCODERS)}")
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
@@ -109,14 +120,26 @@ def run(config: Config, context: Context) -> list[Manifest]:
     return list(made.values())
 
 
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """What tokenizing the whole corpus will cost, from slices of it."""
+    from jobs.tokenize_plan import plan_tokens, score_parts
+
+    corpus = context.open(config.corpus)
+    quality = context.open(config.quality) if config.quality else None
+    worker_config = _worker_config(config, context.open(f"artifacts/{config.tokenizer}"))
+    return plan_tokens(corpus, score_parts(quality), open_encoder, open_sharder, worker_config, request)
+
+
 def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:
     return {
         "tokenizer": tokenizer.name,
         "version": tokenizer.manifest.version,
         "output": config.output,
         "edges": list(config.quality_edges),
+        "encoder": config.encoder,
         "rules": {"bos": config.bos, "max_document_tokens": config.max_document_tokens},
         "seed": config.seed,
+        "pack_tokens": config.pack_tokens,
     }
 
 
@@ -170,6 +193,7 @@ def _spill(
 ) -> list[Unit]:
     """Encode every fresh part; the units that the shards and the books are then made of. Adds to `stats`."""
     from pipelines.tokens.cells import shard_count, shard_ranges
+    from pipelines.tokens.totals import DomainTotals, bucket_totals
 
     encode = Stage(
         job="tokenize_documents: encode",
@@ -190,7 +214,12 @@ def _spill(
             spec = {"prefix": prefix, "encoded": unit.id}
             units.append(Unit(id=hash_unit("books", unit.id), input=unit.input, spec=spec))
         cells = _by_key(totals, "cells")
-        for name in ("by_language", "by_source"):
+        buckets = bucket_totals(context.store.get(_sizes_key(prefix, unit.id)) for unit in group)
+        domains = DomainTotals(stats["by_domain_top100"])
+        for unit in sorted(group, key=lambda unit: unit.id):
+            domains.add(context.store.get(_domains_key(prefix, unit.id)))
+        stats["by_domain_top100"] = domains.top(100)
+        for name in ("by_language", "by_source", "by_quality"):
             for key, tokens in _by_key(totals, name).items():
                 stats[name][key] = stats[name].get(key, 0) + tokens
         for cell, tokens in sorted(cells.items()):
@@ -198,12 +227,13 @@ def _spill(
             known = stats["cells"].setdefault(cell, {"tokens": 0, "documents": 0, "shards": 0})
             known["tokens"] += tokens
             known["documents"] += totals[f"documents.{cell}"][0]
-            for i, (first, last) in enumerate(shard_ranges(count)):
+            ranges = shard_ranges(*buckets[cell], count)
+            for i, (first, last) in enumerate(ranges):
                 spec = {"cell": cell, "first": str(first), "last": str(last), "listing": listing}
                 name = f"{cell} g{generation:06d} {i + 1:05d}-of-{count:05d}"
                 shard = hash_unit("shard", cell, i, count, generation, together)
                 units.append(Unit(id=shard, input=name, size_bytes=tokens // count, spec=spec))
-            known["shards"] += count
+            known["shards"] += len(ranges)
     return units
 
 
@@ -250,6 +280,9 @@ def _stats(base: Manifest | None, tokenizer: Dataset, config: Config) -> dict[st
         "cells": {cell: dict(numbers) for cell, numbers in before.get("cells", {}).items()},
         "by_language": dict(before.get("by_language", {})),
         "by_source": dict(before.get("by_source", {})),
+        "by_quality": dict(before.get("by_quality", {})),
+        "by_domain_top100": dict(before.get("by_domain_top100", {})),
+        "pack_tokens": config.pack_tokens,
         "dtype": shard_dtype(made["vocab_size"]).name,
         "bos": config.bos,
         "tokenizer": {
@@ -262,48 +295,66 @@ def _stats(base: Manifest | None, tokenizer: Dataset, config: Config) -> dict[st
 
 
 def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
-    """Encode one corpus part to its spill file and the ledger rows of what has no text."""
-    from pipelines.tokens.cells import cell_names, id_hashes, plain_name
-    from pipelines.tokens.encode import EncodeRules, encode_documents
+    """Encode one corpus part to its spill file, its counts, and the ledger rows of what has no text."""
+    from pipelines.tokens.cells import cell_column, id_hashes, plain_name, quality_buckets
+    from pipelines.tokens.encode import Encoder, EncodeRules, check_sample
     from pipelines.tokens.spill import encode_spill, spill_table
     from pipelines.tokens.tokenizer import Tokenizer
+    from pipelines.tokens.totals import encode_buckets, encode_domains, tokens_by
 
     artifact = open_dataset(store, worker_config["tokenizer"], worker_config["version"])
-    tokenizer = Tokenizer(artifact.read_file("tokenizer.model"))
+    exported = artifact.read_file("tokenizer.json") if worker_config["encoder"] == "tokenizers" else b""
+    model = Tokenizer(artifact.read_file("tokenizer.model"))
+    encoder = Encoder(model, engine=worker_config["encoder"], exported=exported)
     rules, prefix = EncodeRules(**worker_config["rules"]), worker_config["prefix"]
 
     def encode(unit: Unit) -> UnitResult:
-        columns = [*_LEDGER_COLUMNS, "text", "language", "source", "source_type"]
+        columns = [*_LEDGER_COLUMNS, "text", "language", "source", "source_type", "domain"]
         documents = read_parquet(store.get(unit.spec["part"]), columns).combine_chunks()
-        ids = documents["id"].combine_chunks()
-        scores = None
+        column = {name: documents[name].combine_chunks() for name in columns}
+        ids, buckets = column["id"], None
         if unit.spec["scores"]:
-            found = read_parquet(store.get(unit.spec["scores"]), ["id", "quality.fasttext"])
-            by_id = dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
-            scores = [by_id.get(document) for document in ids.to_pylist()]
-        language, source = documents["language"].to_pylist(), documents["source"].to_pylist()
-        cells = cell_names(language, documents["source_type"].to_pylist(), scores, worker_config["edges"])
-        encoded = encode_documents(tokenizer, documents["text"], rules)
-        table = spill_table(encoded, cells, id_hashes(ids, worker_config["seed"]), ids)
-        store.put(_spill_key(prefix, unit.id), encode_spill(table))
+            scored = read_parquet(store.get(unit.spec["scores"]), ["id", "quality.fasttext"])
+            scores = scored["quality.fasttext"].take(pc.index_in(ids, scored["id"].combine_chunks()))
+            buckets = quality_buckets(scores, worker_config["edges"])
+        cells = cell_column(column["language"], column["source_type"], buckets)
+        encoded = encoder.encode(column["text"], rules)
+        hashes = id_hashes(ids, worker_config["seed"])
+        picked = np.flatnonzero(hashes[encoded.rows] % _COMPARED_ONE_IN == 0)
+        compared = check_sample(encoder, column["text"], ids, encoded, picked)
+        spilled = spill_table(encoded, cells, hashes, ids)
+        store.put(_spill_key(prefix, unit.id), encode_spill(spilled))
+        store.put(_sizes_key(prefix, unit.id), encode_buckets(encoded, cells, hashes))
+        store.put(_domains_key(prefix, unit.id), encode_domains(encoded, column["domain"], column["language"]))
 
-        placed = set(encoded.rows.tolist())
-        empty = documents.filter(pa.array([row not in placed for row in range(documents.num_rows)], pa.bool_()))
+        is_empty = np.ones(documents.num_rows, bool)
+        is_empty[encoded.rows] = False
+        empty = documents.select(_LEDGER_COLUMNS).filter(pa.array(is_empty))
         cut = int(encoded.tokens_cut.sum())
-        store.put(_books_key(prefix, unit.id), _encode_books(_rejected(empty.select(_LEDGER_COLUMNS)), cut))
+        store.put(_books_key(prefix, unit.id), _encode_books(_rejected(empty), cut))
 
-        result = UnitResult()
+        result = UnitResult(stats={"compared": compared, "by_reference": encoded.by_reference})
         count = result.counters
         count.add("documents.documents", _keys(ids.to_pylist()))
         count.add_count("tokens.in", int(encoded.lengths.sum()) + cut)
-        for row, length in zip(encoded.rows.tolist(), encoded.lengths.tolist(), strict=True):
-            count.add_count(f"cells.{cells[row]}", length)
-            count.add_count(f"documents.{cells[row]}", 1)
-            count.add_count(f"by_language.{plain_name(language[row])}", length)
-            count.add_count(f"by_source.{plain_name(source[row])}", length)
+        for name, (tokens, placed) in tokens_by(encoded, cells).items():
+            count.add_count(f"cells.{name}", tokens)
+            count.add_count(f"documents.{name}", placed)
+            count.add_count(f"by_quality.{name.rpartition('.')[2]}", tokens)
+        for name in ("language", "source"):
+            for value, (tokens, _) in tokens_by(encoded, column[name]).items():
+                count.add_count(f"by_{name}.{plain_name(value)}", tokens)
         return result
 
     return encode
+
+
+def _sizes_key(prefix: str, unit: str) -> str:
+    return f"{prefix}/spill/{unit}.sizes.parquet"
+
+
+def _domains_key(prefix: str, unit: str) -> str:
+    return f"{prefix}/spill/{unit}.domains.parquet"
 
 
 def _books_key(prefix: str, unit: str) -> str:
@@ -341,6 +392,11 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         rejected = read_parquet(body)
         cut = int(rejected.schema.metadata[b"tokens_cut"])
         result = UnitResult(ledger=rejected.replace_schema_metadata(None))
+        domains = store.get(_domains_key(unit.spec["prefix"], unit.spec["encoded"]))
+        rows = pq.ParquetFile(pa.BufferReader(domains)).metadata.num_rows
+        if rows:
+            suffix = ".domains.parquet"
+            result.files.append(FileOut(dataset=output, role="domains", suffix=suffix, body=domains, rows=rows))
         for account in ("documents.documents", "documents.rejected.no_tokens"):
             result.counters.add(account, _keys(rejected["id"].to_pylist()))
         result.counters.add_count("tokens.in", cut)
@@ -350,23 +406,26 @@ def open_sharder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     def gather(unit: Unit) -> UnitResult:
         spec, result = unit.spec, UnitResult()
         spills = [tuple(pair) for pair in json.loads(store.get(spec["listing"]))]
-        found = gather_shard(store, iter(spills), spec["cell"], int(spec["first"]), int(spec["last"]), dtype)
+        bounds, packed = (int(spec["first"]), int(spec["last"])), worker_config["pack_tokens"]
+        found = gather_shard(store, iter(spills), spec["cell"], *bounds, dtype, row_tokens=packed)
         if found is None:
             return result
-        shard, table = found
-        tokens, rows = len(shard.tokens) // dtype.itemsize, table.num_rows
+        shard, tokens, rows = found.shard, found.tokens + found.padding, len(found.ids)
         files = {"shard": (".bin", shard.tokens), "idx": (".idx", shard.index)}
         files |= {"docs": (".docs.parquet", shard.docs), "crc": (".crc", shard.checksums)}
         result.files = [
             FileOut(dataset=output, role=role, suffix=suffix, body=body, rows=rows, cell=spec["cell"], tokens=tokens)
             for role, (suffix, body) in files.items()
         ]
-        keys = _keys(table["id"].to_pylist())
+        keys = _keys(found.ids.to_pylist())
         result.counters.add("documents.documents", keys)
         result.counters.add("documents.placed", keys)
-        result.counters.add_count("tokens.in", tokens)
-        result.counters.add_count("tokens.out", tokens)
+        result.counters.add_count("tokens.in", found.tokens)
+        result.counters.add_count("tokens.out", found.tokens)
         result.stats = {"tokens": tokens, "documents": rows}
+        if packed:
+            result.stats |= {"padding": found.padding, "documents_cut": found.cut}
+            result.stats["documents_cut_unpacked"] = found.cut_unpacked
         return result
 
     return lambda unit: gather(unit) if "cell" in unit.spec else book(unit)

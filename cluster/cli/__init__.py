@@ -23,7 +23,7 @@ _COMMANDS = {
     "retry": "try again the records that one reason cost",
     "datasets": "look at what is stored: ls, show, sample, report, files, gc",
     "preview": "what a filter's threshold would keep, before any run",
-    "explain": "what happened to a URL or a document, and why",
+    "explain": "what happened to a URL or a document, and why; whose a token is",
     "takedown": "remove pages everywhere, and prove it: add, apply, verify, purge",
     "config": "settings of a job, with defaults, units and origins",
     "runs": "training runs: ls, show, stop, resume, amend, branch, compare, export",

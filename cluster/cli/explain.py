@@ -1,4 +1,4 @@
-"""`gristmill explain URL|ID`: what happened to a page, in every dataset, and why."""
+"""`gristmill explain`: what happened to a page, in every dataset, and why; whose a token is; what a step has read."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pipelines.datasets.store import Store
 from pipelines.dedup.report import state_words
 from pipelines.errors import SetupError
 from pipelines.takedown.listing import part_keys, read_listed
+from pipelines.tokens.locate import PAGE_COLUMNS, locate_token, parse_place
 
 _ID = re.compile("[0-9a-f]{32}")
 _ORDER = ("documents", "filters", "signatures", "dedup", "quality", "corpus", "heldout")
@@ -27,14 +28,18 @@ _SHOWN = ("documents", "filters", "dedup", "quality", "corpus", "heldout")
 @with_root
 @with_json
 def command(what: str, root: str | None, as_json: bool) -> None:
-    """Tell what happened to a page. WHAT is its URL or its document id (32 hex).
+    """Tell what happened to a page: WHAT is its URL or its document id (32 hex).
 
-    Scans the latest versions: meant for small datasets. RUN@STEP shows the rows of
-    a training step, RUN@STEP:ROW the documents of one of them.
+    A page is looked for by a scan of the latest versions: meant for small datasets.
+    SHARD:TOKEN tells whose a token is, RUN@STEP shows the rows of a training step,
+    RUN@STEP:ROW the documents of one of them.
     """
     store = open_root(root)
     if step := STEP.fullmatch(what):
         show_step(store, step["run"], int(step["step"]), int(step["row"]) if step["row"] else None, as_json)
+        return
+    if (place := parse_place(what)) is not None:
+        _tell_token(locate_token(store, *place), as_json)
         return
     ids, rows = _find(store, what)
     try:
@@ -77,6 +82,23 @@ def _find(store: Store, what: str) -> tuple[set[str], list[dict[str, Any]]]:
                     rows.append(row)
         ids |= {r["id"] for r in rows if r.get("id") and r["dataset"] == "documents"}
     return ids, rows
+
+
+def _tell_token(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    click.echo(f"token {row['token']} of {row['shard']} ({row['dataset']} v{row['version']}, cell {row['cell']})")
+    if row["id"] is None:
+        click.echo(f"padding: {row['tokens']} places from token {row['first_token']} on hold no document")
+        return
+    click.echo(
+        f"is number {row['offset_in_document']} of {row['tokens']} of document {row['id']}, "
+        f"row {row['row']} of {row['part']}"
+    )
+    for key in PAGE_COLUMNS:
+        if row.get(key) is not None:
+            click.echo(clip(f"  {key}: {visible(row[key])}", 160))
 
 
 def _show(row: dict[str, Any]) -> None:

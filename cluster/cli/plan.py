@@ -24,6 +24,7 @@ _MEANING = {
     "start": "of which workers need once: imports, models",
     "wall": "time on the cores asked for",
     "documents": "rows to write",
+    "tokens": "BOS and EOS included",
     "shuffle": "bytes from executor to executor",
     "output": "bytes to write",
     "read": "bytes that all steps read",

@@ -17,6 +17,7 @@ JOBS = (
     "score_quality",
     "filter_documents",
     "train_tokenizer",
+    "compare_tokenizers",
     "tokenize_documents",
     "pretrain",
     "evaluate_model",

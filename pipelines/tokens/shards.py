@@ -2,7 +2,8 @@
 
 `.bin` is the tokens, little-endian. `.idx` is Megatron-Core's IndexedDataset index, version 1: magic, u64
 version, u8 dtype code, u64 sequences, u64 document bounds, i32 lengths, i64 byte pointers, i64 document
-bounds; here a document is one sequence. `.docs.parquet` says which document each is. `.crc` is a
+bounds; here a document is one sequence. `.docs.parquet` says which document each is; a row without id is
+padding of a packed shard. `.crc` is a
 little-endian u32 CRC-32C for every 16 KiB of `.bin`, so that a ranged read can be checked by itself.
 """
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import IntegrityError
 
 PAGE_BYTES = 16 * 1024
+_DOCS_ROW_GROUP = 16_384  # so that one token's document is found without reading all
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _DTYPE_CODES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
@@ -45,19 +47,27 @@ class Shard:
     checksums: bytes  # .crc
 
 
+def firsts_of(lengths: np.ndarray) -> np.ndarray:
+    """(n,) int64: where runs of these lengths begin that lie one after another."""
+    firsts = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1], out=firsts[1:])
+    return firsts
+
+
 def build_shard(tokens: np.ndarray, lengths: np.ndarray, ids: pa.Array, parts: pa.Array, rows: np.ndarray) -> Shard:
     """A shard of documents in the order given; `tokens` is flat and lengths sum to it."""
     if int(lengths.sum()) != len(tokens):
         raise IntegrityError(f"lengths sum to {int(lengths.sum())} tokens, the shard holds {len(tokens)}")
     body = np.ascontiguousarray(tokens, tokens.dtype.newbyteorder("<")).tobytes()
-    firsts = np.zeros(len(lengths), np.int64)
-    np.cumsum(lengths[:-1], out=firsts[1:])
+    firsts = firsts_of(lengths)
     docs = pa.table(
         [np.arange(len(lengths)), ids, parts, rows.astype(np.int64), firsts, lengths.astype(np.int64)],
         schema=DOCS,
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(docs, sink, compression="zstd", write_page_checksum=True, store_schema=False)
+    pq.write_table(
+        docs, sink, compression="zstd", write_page_checksum=True, store_schema=False, row_group_size=_DOCS_ROW_GROUP
+    )
     return Shard(
         tokens=body,
         index=write_index(lengths, tokens.dtype),

@@ -6,8 +6,8 @@ by the shard, not by the corpus. The tokens are stored as the bytes that the sha
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.datasets.parts import sorted_rows
 from pipelines.datasets.store import Store
 from pipelines.tokens.encode import Encoded
-from pipelines.tokens.shards import Shard, build_shard
+from pipelines.tokens.packing import Layout, best_fit, cut_documents, one_after_another
+from pipelines.tokens.runs import copy_runs
+from pipelines.tokens.shards import Shard, build_shard, firsts_of
+from pipelines.tokens.stored import StoredFile
+from pipelines.tokens.tokenizer import PAD_ID
 
 SPILL = pa.schema(
     [
@@ -32,29 +35,33 @@ SPILL = pa.schema(
 _ROW_GROUP_BYTES = 1 << 20
 
 
-def spill_table(encoded: Encoded, cells: Sequence[str], hashes: np.ndarray, ids: pa.Array) -> pa.Table:
-    """SPILL of the documents that have tokens; the other columns are those of the whole batch."""
-    itemsize = encoded.tokens.dtype.itemsize
-    ends = np.zeros(len(encoded.lengths) + 1, np.int64)
-    np.cumsum(encoded.lengths * itemsize, out=ends[1:])
-    body = pa.py_buffer(np.ascontiguousarray(encoded.tokens).tobytes())
-    tokens = pa.Array.from_buffers(pa.large_binary(), len(encoded.lengths), [None, pa.py_buffer(ends), body])
-    rows = pa.array(encoded.rows)
-    table = pa.table(
-        [pa.array(cells, pa.string()).take(rows), pa.array(hashes).take(rows), ids.take(rows), rows, tokens],
-        schema=SPILL,
-    )
-    return sorted_rows(table, [(name, "ascending") for name in ("cell", "hash", "id", "row")])
+def spill_table(encoded: Encoded, cells: pa.DictionaryArray, hashes: np.ndarray, ids: pa.Array) -> pa.Table:
+    """SPILL of the documents that have tokens, by cell, hash, row; the other columns are those of the whole batch."""
+    rows, dictionary = encoded.rows, cells.dictionary
+    rank = np.argsort(np.argsort(dictionary.to_numpy(zero_copy_only=False)))
+    codes = np.asarray(cells.indices)[rows] if len(rows) else np.zeros(0, np.int64)
+    ranks = rank[codes] if len(rows) else np.zeros(0, np.int64)
+    order = np.lexsort((rows, hashes[rows], ranks))
+    lengths = encoded.lengths[order]
+    body = np.empty(len(encoded.tokens), encoded.tokens.dtype)
+    copy_runs(encoded.tokens, firsts_of(encoded.lengths)[order], lengths, body, firsts_of(lengths))
+    ends = np.concatenate([[0], np.cumsum(lengths * body.dtype.itemsize)]).astype(np.int64)
+    tokens = pa.Array.from_buffers(pa.large_binary(), len(order), [None, pa.py_buffer(ends), pa.py_buffer(body)])
+    placed = pa.array(rows[order])
+    names = pa.DictionaryArray.from_arrays(pa.array(codes[order].astype(np.int32)), dictionary).cast(pa.string())
+    return pa.table([names, pa.array(hashes[rows[order]]), ids.take(placed), placed, tokens], schema=SPILL)
 
 
 def encode_spill(table: pa.Table) -> bytes:
-    """As it is stored: small row groups, so that a range of hashes is a range of bytes."""
+    """As it is stored: small row groups, so that a range of hashes is a range of bytes; it lives minutes."""
     sink = pa.BufferOutputStream()
     per_row = max(1, table.nbytes // max(1, table.num_rows))
     pq.write_table(
         table,
         sink,
-        compression="zstd",
+        compression="none",
+        use_dictionary=["cell"],
+        write_statistics=["cell", "hash"],
         write_page_checksum=True,
         row_group_size=max(1, _ROW_GROUP_BYTES // per_row),
     )
@@ -69,14 +76,9 @@ def read_range(store: Store, key: str, cell: str, first: int, last: int) -> pa.T
     ]
     # On this thread: a Python file that Arrow's threads hold at exit ends the interpreter with an abort.
     table = file.read_row_groups(wanted, use_threads=False) if wanted else SPILL.empty_table()
-    inside = pc.and_(
-        pc.equal(table["cell"], cell),
-        pc.and_(
-            pc.greater_equal(table["hash"], pa.scalar(first, pa.uint64())),
-            pc.less_equal(table["hash"], pa.scalar(last, pa.uint64())),
-        ),
-    )
-    return table.filter(inside)
+    hashes = table["hash"].to_numpy()
+    inside = np.flatnonzero(np.asarray(pc.equal(table["cell"], cell)) & (hashes >= first) & (hashes <= last))
+    return table.slice(inside[0], len(inside)) if len(inside) else SPILL.empty_table()  # they stand together
 
 
 def _may_hold(group: Any, cell: str, first: int, last: int) -> bool:
@@ -88,73 +90,90 @@ def _may_hold(group: Any, cell: str, first: int, last: int) -> bool:
     return hashes.min <= last and hashes.max >= first
 
 
-def gather_shard(
-    store: Store, spills: Iterator[tuple[str, str]], cell: str, first: int, last: int, dtype: np.dtype
-) -> tuple[Shard, pa.Table] | None:
-    """The shard of a cell's range, from (spill key, corpus part key), with the SPILL columns of its documents.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """A shard and what it was made of."""
 
-    Documents stand in the order of (hash, id, part, row). None where the range is empty.
+    shard: Shard
+    ids: pa.Array  # of its documents, in order
+    tokens: int  # of documents; the shard holds `padding` more
+    padding: int
+    cut: int  # documents in more than one row of `row_tokens`
+    cut_unpacked: int  # the same, had they been laid one after another
+
+
+def gather_shard(
+    store: Store,
+    spills: Iterator[tuple[str, str]],
+    cell: str,
+    first: int,
+    last: int,
+    dtype: np.dtype,
+    *,
+    row_tokens: int = 0,
+) -> Gathered | None:
+    """The shard of a cell's range, from (spill key, corpus part key).
+
+    Documents stand in the order of (hash, id, part, row) or, where `row_tokens` is given, packed into rows of so many.
+    None where the range is empty. Holds the shard's tokens twice, whatever the corpus has.
     """
-    tables = []
+    heads, bodies = [], []
     for key, part in spills:
         table = read_range(store, key, cell, first, last)
         if table.num_rows:
-            tables.append(table.append_column("part", pa.array([part] * table.num_rows, pa.string())))
-    if not tables:
+            body, lengths = _flat(table["tokens"], dtype)
+            bodies.append((body, lengths))
+            head = table.select(["hash", "id", "row"]).append_column("tokens", pa.array(lengths))
+            heads.append(head.append_column("part", pa.array([part] * table.num_rows, pa.string())))
+    if not heads:
         return None
-    table = pa.concat_tables(tables)
-    order = pc.sort_indices(table, [(name, "ascending") for name in ("hash", "id", "part", "row")])
-    table = table.take(order).combine_chunks()
-    tokens = table["tokens"].combine_chunks()
-    lengths = pc.binary_length(tokens).to_numpy() // dtype.itemsize
-    flat = np.frombuffer(b"".join(tokens.to_pylist()), dtype)
-    shard = build_shard(
-        flat,
-        lengths,
-        table["id"].combine_chunks(),
-        table["part"].combine_chunks(),
-        table["row"].to_numpy(),
+    head = pa.concat_tables(heads)
+    order = np.asarray(pc.sort_indices(head, [(name, "ascending") for name in ("hash", "id", "part", "row")]))
+    lengths = head["tokens"].to_numpy()[order]
+    plain = one_after_another(lengths)
+    layout = best_fit(lengths, row_tokens) if row_tokens else plain
+    flat = np.full(layout.tokens, PAD_ID, dtype)
+    places = np.empty(len(order), np.int64)
+    places[order] = layout.firsts
+    at = 0
+    while bodies:
+        body, sizes = bodies.pop(0)
+        copy_runs(body, firsts_of(sizes), sizes, flat, places[at : at + len(sizes)])
+        at += len(sizes)
+    table = head.take(pa.array(order)).combine_chunks()
+    columns = [table[name].combine_chunks() for name in ("id", "part")]
+    return Gathered(
+        shard=_with_gaps(flat, layout, lengths, *columns, table["row"].to_numpy()),
+        ids=columns[0],
+        tokens=int(lengths.sum()),
+        padding=layout.tokens - int(lengths.sum()),
+        cut=cut_documents(layout.firsts, lengths, row_tokens) if row_tokens else 0,
+        cut_unpacked=cut_documents(plain.firsts, lengths, row_tokens) if row_tokens else 0,
     )
-    return shard, table
 
 
-class StoredFile(io.RawIOBase):
-    """A stored object as a file that reads by ranges, for Parquet's footers and row groups."""
+def _flat(column: pa.ChunkedArray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, lengths) of a column of tokens' bytes."""
+    bodies, lengths = [], []
+    for chunk in column.chunks:
+        _, ends, body = chunk.buffers()
+        offsets = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        bodies.append(np.frombuffer(body, np.uint8)[offsets[0] : offsets[-1]].view(dtype))
+        lengths.append(np.diff(offsets) // dtype.itemsize)
+    return (np.concatenate(bodies) if len(bodies) > 1 else bodies[0]), np.concatenate(lengths)
 
-    def __init__(self, store: Store, key: str) -> None:
-        """The object must exist; it is read as it is asked for."""
-        super().__init__()
-        found = store.head(key)
-        self._store, self._key, self._at = store, key, 0
-        self._size = found.size_bytes if found else len(store.get(key))
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def size(self) -> int:
-        """Bytes in the object."""
-        return self._size
-
-    def tell(self) -> int:
-        """Position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; returns the position."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, fewer at the end."""
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        if end <= self._at:
-            return b""
-        (body,) = self._store.get_ranges(self._key, [(self._at, end)])
-        self._at += len(body)
-        return body
+def _with_gaps(
+    flat: np.ndarray, layout: Layout, lengths: np.ndarray, ids: pa.Array, parts: pa.Array, rows: np.ndarray
+) -> Shard:
+    """The shard by place; a gap is a document of padding without id, part or row."""
+    firsts = np.concatenate([layout.firsts, layout.gaps[:, 0]])
+    order = np.argsort(firsts, kind="stable")
+    none = pa.nulls(len(layout.gaps), pa.string())
+    return build_shard(
+        flat,
+        np.concatenate([lengths, layout.gaps[:, 1]])[order],
+        pa.concat_arrays([ids, none]).take(pa.array(order)),
+        pa.concat_arrays([parts, none]).take(pa.array(order)),
+        np.concatenate([rows, np.full(len(layout.gaps), -1)])[order],
+    )

@@ -8,7 +8,6 @@ the run (the model is known by a hash of its pieces, scores and normaliser inste
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ PAD_ID, UNK_ID, BOS_ID, EOS_ID, FILLER_ID = range(5)
 RESERVED = 5  # none of these ids is ever the encoding of a text
 _SPACE_MARK = "\u2581"
 _NUM_THREADS = 4  # fixed, so that the model never depends on the machine
-_MAX_LINE_BYTES = 1 << 16
+_PASSAGE = 4000  # characters
 
 
 def reserved_ids() -> dict[str, int]:
@@ -31,12 +30,15 @@ def reserved_ids() -> dict[str, int]:
 
 
 def shard_dtype(vocab_size: int) -> np.dtype:
-    """The dtype of token shards, by Megatron-Core's rule: uint16 where the vocabulary is below 65,500."""
-    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+    """The dtype of token shards: uint16 where every id fits, which is what Megatron-Core reads as well as int32."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<i4")
 
 
-def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
-    """The SentencePiece model of the lines of `texts`; the same texts in the same order, the same pieces.
+def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995, reserved: int = 0) -> bytes:
+    """The SentencePiece model of `texts`; the same texts in the same order, the same pieces.
+
+    Line ends are learned like letters, so a piece may end a line; runs of spaces are pieces too. `reserved` ids more
+    than the five of ours stand for no text, for whoever fine-tunes the model.
 
     Raises ConfigError where `vocab_size` is below what the characters need or above what the text gives; the
     message names the bound. Raises InputError where there is no text.
@@ -44,7 +46,7 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_lines(texts),
+            sentence_iterator=_passages(texts),
             model_writer=model,
             model_type="bpe",
             vocab_size=vocab_size,
@@ -55,14 +57,14 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
-            max_sentence_length=_MAX_LINE_BYTES,
+            max_sentence_length=4 * _PASSAGE + 1,
             num_threads=_NUM_THREADS,
             pad_id=PAD_ID,
             unk_id=UNK_ID,
             bos_id=BOS_ID,
             eos_id=EOS_ID,
             pad_piece="<pad>",
-            control_symbols=["<filler>"],
+            control_symbols=["<filler>", *(f"<reserved_{i}>" for i in range(reserved))],
             minloglevel=2,
         )
     except RuntimeError as error:
@@ -70,12 +72,12 @@ def train(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 
     return model.getvalue()
 
 
-def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """Text without line ends, NUL or the space mark, no line so long that the trainer would drop it."""
+def _passages(texts: Iterable[str]) -> Iterator[str]:
+    """Text without NUL or the space mark, nothing so long that the trainer would drop it."""
     for text in texts:
-        for line in re.split(r"[\n\x00\u2581]+", text):
-            for start in range(0, len(line), _MAX_LINE_BYTES // 4):
-                yield line[start : start + _MAX_LINE_BYTES // 4]
+        for plain in re.split(r"[\x00\u2581]+", text):
+            for start in range(0, len(plain), _PASSAGE):
+                yield plain[start : start + _PASSAGE]
 
 
 def _training_error(message: str, vocab_size: int) -> Exception:
@@ -99,6 +101,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """Load the bytes of a `.model` file; IntegrityError where it is not one of ours."""
+        self.model = model
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError as error:
@@ -123,7 +126,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text; none below RESERVED."""
-        return self.encode_batch([text])[0]
+        if _SPACE_MARK in text:
+            return self._encode_marked(text)
+        return self._model.encode(text, out_type=int)  # a list of one would start a thread
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, as if encoded alone."""
@@ -149,32 +154,3 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         """The piece of each id."""
         return [self._model.id_to_piece(i) for i in range(self.vocab_size)]
-
-
-def model_hash(model: bytes) -> str:
-    """sha256 of the model's pieces (with scores and types), normaliser, denormaliser: what decides the ids.
-
-    These are the fields 1, 3 and 5 of SentencePiece's ModelProto; 2 and 4 (how it was trained) are left out.
-    """
-    digest = hashlib.sha256()
-    at = 0
-    while at < len(model):
-        tag, at = _varint(model, at)
-        if tag & 7 != 2:
-            raise IntegrityError(f"not a SentencePiece model: wire type {tag & 7} at byte {at}, expected 2")
-        size, at = _varint(model, at)
-        if tag >> 3 in (1, 3, 5):
-            digest.update(bytes([tag >> 3]) + size.to_bytes(8, "little") + model[at : at + size])
-        at += size
-    return digest.hexdigest()
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(body):
-        value |= (body[at] & 0x7F) << shift
-        at += 1
-        if body[at - 1] < 0x80:
-            return value, at
-        shift += 7
-    raise IntegrityError("not a SentencePiece model: cut off within a number")

@@ -1,6 +1,9 @@
 """Ray's actors and one process give the same scores and the same token shards."""
 
+import os
 import random
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +58,39 @@ def test_ray_gives_the_content_of_one_process(tmp_path, ray_context):
         sums.append((scored.content_sum, made.content_sum, made.stats["cells"], made.books))
     assert sums[0] == sums[1]
     assert sum(cell["shards"] for cell in sums[0][2].values()) > 2
+
+
+def actors():
+    """Process ids of this machine's unit actors."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"ray::UnitActor" in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_a_killed_actor_changes_no_shard(tmp_path, ray_context, monkeypatch):
+    """The first actor that has stored a spill is killed with -9; its units are done again."""
+    alone = Context(store=open_store(tmp_path / "alone"), engine="process")
+    strangers, killed = actors(), []
+    plain = Context.map
+
+    def mapping(self, task, units, *, engine=None):
+        for rows in plain(self, task, units, engine=engine):
+            if self is ray_context and not killed and (mine := actors() - strangers):
+                killed.append(min(mine))
+                os.kill(killed[0], signal.SIGKILL)
+            yield rows
+
+    monkeypatch.setattr(Context, "map", mapping)
+    sums = []
+    for ctx in (alone, ray_context):
+        commit_documents(ctx, corpus(), "corpus")
+        train_tokenizer.run(train_tokenizer.Config(vocab_size=1600, character_coverage=1.0), ctx)
+        (made,) = tokenize_documents.run(tokenize_documents.Config(shard_tokens=2000, quality=""), ctx)
+        sums.append((made.content_sum, made.stats["cells"], made.books))
+    assert killed and sums[0] == sums[1]

@@ -12,7 +12,7 @@ from jobs.runtime.context import Context
 from jobs.score_quality import Config as ScoreConfig
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import ConfigError, InputError, IntegrityError
 from pipelines.tokens.cells import id_hashes
 from pipelines.tokens.shards import Shard, damaged_pages, read_documents
 from pipelines.tokens.tokenizer import EOS_ID, Tokenizer
@@ -238,7 +238,7 @@ def test_scores_that_are_missing_are_an_input_error():
 
 
 def test_senseless_settings_are_refused():
-    for settings in ({"shard_tokens": 0}, {"quality_edges": (0.5, 0.1)}):
+    for settings in ({"shard_tokens": 0}, {"quality_edges": (0.5, 0.1)}, {"encoder": "x"}, {"pack_tokens": 3}):
         with pytest.raises(ConfigError):
             config(**settings)
 
@@ -272,3 +272,72 @@ def open_scores(worker_config, store):
         return UnitResult(parts={"quality": pa.table([ids, values], schema=SCORES)})
 
     return score
+
+
+def test_the_three_encoders_give_the_same_shards():
+    sums = set()
+    for encoder in ("fast", "reference", "tokenizers"):
+        ctx = prepared(corpus())
+        (made,) = tokenize_documents.run(config(encoder=encoder), ctx)
+        sums.add((made.content_sum, made.stage_id))
+    assert len(sums) == 1
+
+
+def test_a_document_with_other_ids_than_sentencepiece_stops_the_job(monkeypatch):
+    rng = random.Random(4)  # no text of a risk class: those are the reference's already
+    ctx = prepared({"a": [{"text": join(prose(rng, ("zh", "en")[i % 2], 60))} for i in range(40)]})
+    monkeypatch.setattr(tokenize_documents, "_COMPARED_ONE_IN", 1)
+    tokenize_documents.run(config(output="compared"), ctx)
+    plain = Tokenizer.encode
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, text: plain(self, text)[:-1])
+    with pytest.raises(IntegrityError, match="other ids than SentencePiece"):
+        tokenize_documents.run(config(output="spoiled"), ctx)
+    assert not list(ctx.store.list("datasets/spoiled/manifests/"))
+
+
+def test_packed_shards_hold_the_same_documents_and_cut_few():
+    ctx = prepared(corpus(count=120))
+    (plain,) = tokenize_documents.run(config(), ctx)
+    (made,) = tokenize_documents.run(config(pack_tokens=512, output="packed"), ctx)
+    assert made.books["tokens"] == plain.books["tokens"] and made.books["documents"] == plain.books["documents"]
+    assert made.stats["tokens"] == made.books["tokens"]["out"] + made.stats["padding"]
+    assert made.stats["documents_cut"] < made.stats["documents_cut_unpacked"]
+    assert made.stats["pack_tokens"] == 512 and "padding" not in plain.stats
+
+
+def test_totals_are_told_by_language_source_quality_and_domain():
+    ctx = prepared(corpus())
+    (made,) = tokenize_documents.run(config(), ctx)
+    for name in ("by_language", "by_source", "by_quality", "by_domain_top100"):
+        assert sum(made.stats[name].values()) == made.stats["tokens"]
+    assert set(made.stats["by_quality"]) == {"qx"} and set(made.stats["by_source"]) == {"made"}
+    tables = [open_dataset(ctx.store, "tokens").store.get(key) for key in
+              open_dataset(ctx.store, "tokens").parts("domains")["key"].to_pylist()]  # fmt: skip
+    whole = {}
+    for row in (row for body in tables for row in pq.read_table(io.BytesIO(body)).to_pylist()):
+        whole[row["domain"]] = whole.get(row["domain"], 0) + row["tokens"]
+    assert whole == made.stats["by_domain_top100"] and len(whole) == 7
+
+
+def test_shards_are_equal_within_a_document():
+    ctx = prepared(corpus(count=300))
+    (made,) = tokenize_documents.run(config(shard_tokens=4000), ctx)
+    rows = open_dataset(ctx.store, "tokens").parts("shard").select(["cell", "tokens"]).to_pylist()
+    longest = 400
+    for cell, numbers in made.stats["cells"].items():
+        sizes = [row["tokens"] for row in rows if row["cell"] == cell]
+        assert len(sizes) == numbers["shards"] > 2 and max(sizes) - min(sizes) < 2 * longest
+
+
+def test_the_plan_tells_tokens_and_output_before_they_are_made():
+    from jobs.runtime.cost import Request
+
+    ctx = prepared(corpus(count=200))
+    told = tokenize_documents.plan(config(), ctx, Request(fraction=0.5, cores=1)).figures
+    before = {stored.key for stored in ctx.store.list("")}
+    (made,) = tokenize_documents.run(config(), ctx)
+    assert not [key for key in before if "tokens" in key or "plan" in key]
+    assert told["tokens"].value == pytest.approx(made.stats["tokens"], rel=0.25)
+    output = sum(open_dataset(ctx.store, "tokens").part_list["bytes"].to_pylist())
+    assert told["output"].value == pytest.approx(output, rel=0.5)  # files of a few hundred bytes: headers weigh
+    assert told["records"].value == 202 and told["cpu"].value > 0

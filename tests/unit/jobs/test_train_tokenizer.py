@@ -70,6 +70,38 @@ def test_too_small_a_vocabulary_leaves_nothing_behind():
 
 
 def test_senseless_settings_are_refused():
-    for settings in ({"character_coverage": 0.5}, {"sample_bytes": 0}):
+    for settings in ({"character_coverage": 0.5}, {"sample_bytes": 0}, {"reserved": -1}, {"shares": {"zh": 0.0}}):
         with pytest.raises(ConfigError):
             Config(**settings)
+
+
+def test_the_artifact_is_proven_and_has_the_exported_file():
+    ctx = context()
+    commit_documents(ctx, {"a": rows()}, "corpus")
+    (made,) = run(Config(vocab_size=1600, character_coverage=1.0, reserved=7), ctx)
+    proof = made.stats["proof"]
+    assert proof["texts"] == 40 and proof["hugging_face_differs"] == 0 and proof["encoder"] == "fast"
+    artifact = open_dataset(ctx.store, "artifacts/tokenizer")
+    assert b'"<reserved_6>"' in artifact.read_file("tokenizer.json")
+    assert Tokenizer(artifact.read_file("tokenizer.model")).pieces()[11] == "<reserved_6>"
+
+
+def test_a_vocabulary_is_extended_and_what_it_costs_is_told(tmp_path):
+    ctx = context()
+    commit_documents(ctx, {"a": rows()}, "corpus")
+    run(Config(vocab_size=1400, character_coverage=1.0), ctx)
+    path = tmp_path / "base.model"
+    path.write_bytes(open_dataset(ctx.store, "artifacts/tokenizer").read_file("tokenizer.model"))
+    (made,) = run(Config(vocab_size=1600, character_coverage=1.0, extend=str(path)), ctx)
+    told = made.stats["extended"]
+    assert told["ids_kept"] and told["pieces_new"] == 200 and made.version == 2
+    assert told["tokens_per_character_in_one_go"] <= told["tokens_per_character"] < told["tokens_per_character_base"]
+    with pytest.raises(ConfigError, match="nothing"):
+        run(Config(extend=str(tmp_path / "nothing.model")), ctx)
+
+
+def test_stated_shares_decide_what_is_read():
+    ctx = context()
+    commit_documents(ctx, {"a": rows()}, "corpus")
+    (made,) = run(Config(vocab_size=1200, character_coverage=0.98, shares={"zh": 1}), ctx)
+    assert made.stats["sample_fractions"]["en/made"] == 0.0 < made.stats["sample_fractions"]["zh/made"]

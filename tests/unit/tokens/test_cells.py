@@ -7,21 +7,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from pipelines.tokens.cells import cell_names, check_edges, id_hashes, shard_count, shard_ranges
+from pipelines.tokens.cells import (
+    cell_column,
+    check_edges,
+    id_hashes,
+    quality_buckets,
+    shard_count,
+    shard_ranges,
+    token_buckets,
+)
+
+
+def names_of(language, kind, scores=None, edges=()):
+    buckets = None if scores is None else quality_buckets(pa.array(scores, pa.float64()), edges)
+    columns = (pa.array(language, pa.string()), pa.array(kind, pa.string()))
+    return cell_column(*columns, buckets).to_pylist()
 
 
 def test_a_cell_is_language_kind_and_quality():
-    names = cell_names(["zh", "en", None], ["web", "book", ""], [0.2, 0.5, None], [0.3, 0.5])
+    names = names_of(["zh", "en", None], ["web", "book", ""], [0.2, 0.5, None], [0.3, 0.5])
     assert names == ["zh.web.q0", "en.book.q2", "unknown.unknown.qx"]
 
 
 def test_without_scores_all_are_in_one_bucket():
-    assert cell_names(["zh"], ["web"], None, [0.5]) == ["zh.web.qx"]
+    assert names_of(["zh"], ["web"]) == ["zh.web.qx"]
+
+
+def test_a_part_without_rows_has_no_cells():
+    assert names_of([], []) == []
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
 def test_a_cell_name_is_plain_whatever_the_columns_hold(language, kind):
-    (name,) = cell_names([language], [kind], [0.5], [])
+    (name,) = names_of([language], [kind], [0.5])
     assert name.count(".") == 2 and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -33,22 +51,41 @@ def test_edges_that_do_not_rise_are_refused():
             check_edges(edges)
 
 
-@given(st.integers(1, 1000))
-def test_ranges_tile_the_space(count):
-    ranges = shard_ranges(count)
-    assert ranges[0][0] == 0 and ranges[-1][1] == 2**64 - 1 and len(ranges) == count
+HASHES = st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 2000)), max_size=60)
+
+
+def cut(documents, count):
+    hashes = np.array([h for h, _ in documents], np.uint64)
+    lengths = np.array([n for _, n in documents], np.int64)
+    return shard_ranges(*token_buckets(hashes, lengths), count)
+
+
+@given(HASHES, st.integers(1, 20))
+def test_ranges_tile_the_space_and_none_is_empty(documents, count):
+    ranges = cut(documents, count)
+    assert ranges[0][0] == 0 and ranges[-1][1] == 2**64 - 1 and 1 <= len(ranges) <= count
     assert all(before[1] + 1 == after[0] for before, after in itertools.pairwise(ranges))
+    if documents:
+        assert all(any(first <= h <= last for h, _ in documents) for first, last in ranges)
 
 
-def test_shards_of_a_big_cell_are_equal_within_two_percent():
+@pytest.mark.parametrize(("count", "shards"), [(400_000, 16), (3000, 7), (200_000, 3)])
+def test_shards_of_a_cell_are_equal_within_two_percent(count, shards):
     rng = np.random.default_rng(0)
-    count = 400_000
-    tokens = rng.lognormal(6.2, 1.1, count).astype(np.int64)
+    tokens = rng.lognormal(6.2, 1.1, count).astype(np.int64) + 1
     hashes = id_hashes(pa.array([f"{i:032x}" for i in range(count)]), seed=0)
-    shards = shard_count(int(tokens.sum()), int(tokens.sum()) // 4)
-    sizes = [tokens[(hashes >= first) & (hashes <= last)].sum() for first, last in shard_ranges(shards)]
-    assert shards == 4
+    found = shard_ranges(*token_buckets(hashes, tokens), shards)
+    sizes = [tokens[(hashes >= first) & (hashes <= last)].sum() for first, last in found]
+    assert len(sizes) == shards
     assert max(sizes) < 1.02 * np.mean(sizes) and min(sizes) > 0.98 * np.mean(sizes)
+
+
+def test_the_counts_of_two_parts_add_up_to_those_of_both():
+    rng = np.random.default_rng(1)
+    hashes, tokens = rng.integers(0, 2**64, 500, np.uint64), rng.integers(1, 90, 500)
+    whole = token_buckets(hashes, tokens)
+    parts = [token_buckets(hashes[c], tokens[c]) for c in (slice(200), slice(200, 500))]
+    assert all((w == a + b).all() for w, a, b in zip(whole, *parts, strict=True))
 
 
 def test_a_small_cell_has_one_shard():

@@ -2,15 +2,17 @@ import uuid
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import open_store
 from pipelines.tokens import spill
 from pipelines.tokens.encode import Encoded
 from pipelines.tokens.shards import read_documents
-from pipelines.tokens.spill import StoredFile, encode_spill, gather_shard, read_range, spill_table
+from pipelines.tokens.spill import encode_spill, gather_shard, read_range, spill_table
+from pipelines.tokens.stored import StoredFile
+from pipelines.tokens.tokenizer import PAD_ID
 
 
 def encoded(lengths, empty=()):
@@ -29,7 +31,7 @@ def stored(place, key, count, seed):
     cells = [("en.web.q0", "zh.web.q0")[i] for i in rng.integers(0, 2, count)]
     hashes = rng.integers(0, 2**63, count).astype(np.uint64) * 2
     ids = pa.array([f"{seed}-{i}" for i in range(count)])
-    table = spill_table(encoded([i % 7 + 1 for i in range(count)]), cells, hashes, ids)
+    table = spill_table(encoded([i % 7 + 1 for i in range(count)]), pa.array(cells).dictionary_encode(), hashes, ids)
     place.put(key, encode_spill(table))
     return table
 
@@ -41,7 +43,8 @@ def test_a_spill_holds_each_documents_own_tokens(lengths):
     made = encoded([length for length in lengths if length], empty)
     count = len(lengths)
     hashes = np.arange(count, dtype=np.uint64)[::-1].copy()
-    table = spill_table(made, ["c"] * count, hashes, pa.array([str(i) for i in range(count)], pa.string()))
+    cells = pa.array(["c"] * count, pa.string()).dictionary_encode()
+    table = spill_table(made, cells, hashes, pa.array([str(i) for i in range(count)], pa.string()))
     starts = dict(zip(made.rows.tolist(), np.cumsum(made.lengths) - made.lengths, strict=True))
     for row in table.to_pylist():
         tokens = np.frombuffer(row["tokens"], "<u2")
@@ -75,14 +78,16 @@ def test_shards_of_all_ranges_hold_every_document_once_in_order():
     for cell in ("en.web.q0", "zh.web.q0"):
         seen = []
         for first, last in ((0, 2**62 - 1), (2**62, 2**64 - 1)):
-            shard, table = gather_shard(place, iter(spills), cell, first, last, np.dtype("<u2"))
-            documents = read_documents(shard)
-            assert [d.tobytes() for d in documents] == table["tokens"].to_pylist()
-            docs = pq.read_table(pa.BufferReader(shard.docs))
-            assert docs["part"].to_pylist() == table["part"].to_pylist()
-            seen += zip(table["hash"].to_pylist(), table["id"].to_pylist(), strict=True)
-        expected = [(r["hash"], r["id"]) for t in tables for r in t.to_pylist() if r["cell"] == cell]
-        assert seen == sorted(expected)
+            found = gather_shard(place, iter(spills), cell, first, last, np.dtype("<u2"))
+            docs = read_parquet(found.shard.docs)
+            assert docs["id"].to_pylist() == found.ids.to_pylist() and found.padding == 0
+            documents = [d.tobytes() for d in read_documents(found.shard)]
+            columns = (docs[name].to_pylist() for name in ("id", "part", "row"))
+            seen += zip(*columns, documents, strict=True)
+        rows = [(r["hash"], r["id"], f"part{i}", r["row"], r["tokens"]) for i, t in enumerate(tables)
+                for r in t.to_pylist() if r["cell"] == cell]  # fmt: skip
+        expected = [row[1:] for row in sorted(rows)]
+        assert seen == expected
     assert gather_shard(place, iter(spills), "de.web.q0", 0, 2**64 - 1, np.dtype("<u2")) is None
 
 
@@ -92,3 +97,18 @@ def test_a_stored_object_reads_as_a_file():
     file = StoredFile(place, "k")
     assert (file.read(3), file.tell(), file.read()) == (b"012", 3, b"3456789")
     assert file.seek(-2, 2) == 8 and file.read(10) == b"89" and file.read(1) == b""
+
+
+def test_a_packed_shard_holds_the_same_documents_and_its_gaps_have_no_id():
+    place = open_store(f"memory://{uuid.uuid4().hex}")
+    tables = [stored(place, f"k{i}", 300, i) for i in range(2)]
+    spills = [("k0", "part0"), ("k1", "part1")]
+    found = gather_shard(place, iter(spills), "en.web.q0", 0, 2**64 - 1, np.dtype("<u2"), row_tokens=16)
+    docs, documents = read_parquet(found.shard.docs).to_pylist(), read_documents(found.shard)
+    texts = {r["id"]: r["tokens"] for t in tables for r in t.to_pylist() if r["cell"] == "en.web.q0"}
+    assert {doc["id"]: tokens.tobytes() for doc, tokens in zip(docs, documents, strict=True) if doc["id"]} == texts
+    gaps = [(doc, tokens) for doc, tokens in zip(docs, documents, strict=True) if doc["id"] is None]
+    assert gaps and all((tokens == PAD_ID).all() and doc["row"] == -1 for doc, tokens in gaps)
+    assert sum(len(tokens) for _, tokens in gaps) == found.padding and found.cut == 0 < found.cut_unpacked
+    assert (found.tokens + found.padding) % 16 == 0
+    assert len(found.shard.tokens) == 2 * (found.tokens + found.padding)
