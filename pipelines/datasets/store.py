@@ -233,11 +233,11 @@ class FolderStore:
         if version is None:
             self.delete(key)
 
-    def old_versions(self, _prefix: str) -> Iterator[OldVersion]:
+    def old_versions(self, prefix: str) -> Iterator[OldVersion]:
         """None."""
         return iter(())
 
-    def get_version(self, key: str, _version: str) -> bytes:
+    def get_version(self, key: str, version: str) -> bytes:
         """None is there."""
         raise _missing(self.location, key)
 
@@ -316,11 +316,11 @@ class MemoryStore:
         if version is None:
             self.delete(key)
 
-    def old_versions(self, _prefix: str) -> Iterator[OldVersion]:
+    def old_versions(self, prefix: str) -> Iterator[OldVersion]:
         """None."""
         return iter(())
 
-    def get_version(self, key: str, _version: str) -> bytes:
+    def get_version(self, key: str, version: str) -> bytes:
         """None is there."""
         raise _missing(self.location, key)
 
