@@ -22,7 +22,7 @@ from typing import Any
 
 import numba
 
-_WITH_KERNELS = ("crawl/html", "dedup", "filters")  # packages whose code or tables end up in machine code
+_WITH_KERNELS = ("crawl/html", "dedup", "filters", "quality")  # packages whose code or tables end up in machine code
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
