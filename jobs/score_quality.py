@@ -23,6 +23,7 @@ from pipelines.datasets import Dataset, aligned_parts, open_dataset
 from pipelines.datasets.books import Equation
 from pipelines.datasets.manifest import Manifest, first_sha256
 from pipelines.datasets.store import Store
+from pipelines.dedup.spans import span_schema
 from pipelines.errors import ConfigError, IntegrityError
 from pipelines.quality.scorers import check_name, open_scorer, score_column, score_schema, settings_of
 

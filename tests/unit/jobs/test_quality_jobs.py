@@ -150,7 +150,8 @@ def test_scores_of_two_models_become_equal_mass_buckets(tmp_path):
 def test_low_sentences_are_spans_that_a_filter_can_cut(tmp_path):
     ctx = context()
     train_quality.run(train(labels(tmp_path / "pages.jsonl")), ctx)
-    good, bad = "the river runs through old towns where people kept records. ", "buy cheap casino bonus click here now. "
+    good = "the river runs through old towns where people kept records. "
+    bad = "buy cheap casino bonus click here now. "
     commit_documents(ctx, {"a": [{"text": good * 3 + bad * 2 + good}, {"text": good}, {"text": None}]})
     config = score_quality.Config(sentences="low", sentence_cut=0.5)
     scores, low = score_quality.run(config, ctx)
