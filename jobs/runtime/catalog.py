@@ -14,6 +14,7 @@ JOBS = (
     "dedup_lines",
     "dedup_substrings",
     "train_quality",
+    "import_classifier",
     "combine_scores",
     "score_quality",
     "filter_documents",

@@ -123,7 +123,12 @@ def main() -> None:
         "versions": {n: importlib.metadata.version(n) for n in ("fasttext-community", "numba", "numpy", "pyarrow")}
         | {"python": platform.python_version()},
     }
-    for name, bar in (("auc_unseen", 0.90), ("worst_family", 0.85), ("auc_length_matched", 0.80), ("auc_over_baseline", 1)):
+    for name, bar in (
+        ("auc_unseen", 0.90),
+        ("worst_family", 0.85),
+        ("auc_length_matched", 0.80),
+        ("auc_over_baseline", 1),
+    ):
         note(f"{name}: {result[name]} ({'reaches' if result[name] >= bar else 'MISSES'} {bar})")
     sys.stdout.write(json.dumps(result) + "\n")
 

@@ -149,10 +149,10 @@ def test_scores_of_two_models_become_equal_mass_buckets(tmp_path):
 
 def test_low_sentences_are_spans_that_a_filter_can_cut(tmp_path):
     ctx = context()
-    words_alone = dataclasses.replace(train(labels(tmp_path / "pages.jsonl")), form=False, epochs=40)
+    words_alone = dataclasses.replace(train(labels(tmp_path / "pages.jsonl")), form=False)
     train_quality.run(words_alone, ctx)
-    good = "the river runs through old towns where people kept records. "
-    bad = "buy cheap casino bonus click here now. "
+    good = "The river runs through old towns where people kept records. "
+    bad = "Buy cheap casino bonus click here now. "
     commit_documents(ctx, {"a": [{"text": good * 3 + bad * 2 + good}, {"text": good}, {"text": None}]})
     config = score_quality.Config(sentences="low", sentence_cut=0.5)
     scores, low = score_quality.run(config, ctx)
