@@ -22,7 +22,8 @@ from typing import Any
 
 import numba
 
-_WITH_KERNELS = ("crawl/html", "dedup", "filters", "quality")  # packages whose code or tables end up in machine code
+# packages whose code or tables end up in machine code
+_WITH_KERNELS = ("crawl/html", "dedup", "filters", "quality", "decontamination")
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:

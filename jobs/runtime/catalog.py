@@ -13,6 +13,7 @@ JOBS = (
     "dedup_documents",
     "dedup_lines",
     "dedup_substrings",
+    "decontaminate_documents",
     "train_quality",
     "import_classifier",
     "combine_scores",

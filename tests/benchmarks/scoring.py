@@ -5,8 +5,9 @@ edited copies of the texts of the folder, so that none is like another. Ours is 
 from Parquet to a committed version: reading, scoring, annotations, books, manifest. The bare library is a process that
 reads the same texts from Parquet, prepares each by the definition (`words`) and asks fastText for its prediction.
 From both an empty run, on one document, is subtracted: imports, model, compiled code. One warm-up, both in turn, five
-rounds, median. `vs_bare_library` is of a model of words alone, which is what the library computes; `vs_bare_library_form`
-of the model that train_quality makes by default, whose measures of form and order the library does not have.
+rounds, median. `vs_bare_library` is of a model of words alone, which is what the library computes;
+`vs_bare_library_form` of the model that train_quality makes by default, whose measures of form and order the library
+does not have.
 """
 
 from __future__ import annotations
