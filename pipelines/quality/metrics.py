@@ -55,12 +55,15 @@ def rates(scores: np.ndarray, good: np.ndarray, cut: float) -> dict[str, float |
 
 
 def cut_for_precision(scores: np.ndarray, good: np.ndarray, target: float) -> float:
-    """The lowest cut, on the grid of 1e-4, from which on precision is at least `target`; 1.0 where there is none."""
+    """The highest cut of those with most recall among cuts whose precision is at least `target`; 1.0: there is none."""
     order = np.argsort(-scores, kind="stable")
     precision = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
     ends = np.append(scores[order][1:] != scores[order][:-1], True)  # a cut cannot part equal scores
     reached = np.flatnonzero((precision >= target) & ends)
-    return float(scores[order][reached[-1]]) if len(reached) else 1.0
+    if not len(reached):
+        return 1.0
+    last_good = np.flatnonzero(good[order][: reached[-1] + 1])[-1]  # what lies between it and the cut was bad
+    return float(scores[order][last_good])
 
 
 def reliability(scores: np.ndarray, good: np.ndarray) -> dict[str, Any]:

@@ -234,7 +234,8 @@ def _bits(first, one, second, other, bigrams, level, followers, given, alone):
 def _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total, fact):
     """How much the token before tells of the next one, and how much one that stands FAR before.
 
-    The second is what order would tell if there were none: the same tokens, the same subject, no neighbours.
+    The second is what order would tell if there were none: the same tokens, the same subject, no neighbours. A pair that
+    was never seen speaks against a text only where both of its tokens are common; elsewhere it is a new subject.
     """
     common = total / COMMON
     for at in range(n):
@@ -256,7 +257,7 @@ def _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total
                 alone,
             )  # fmt: skip
             fact[_SEEN] += seen
-            fact[_GAIN] += bits
+            fact[_GAIN] += max(0.0, bits)
             if counts[at] >= common and counts[at - 1] >= common:
                 fact[_COMMON_PAIRS] += 1
                 fact[_COMMON_GAIN] += bits
@@ -266,7 +267,7 @@ def _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total
                 np.uint64(hashes[far]), places[far], h, places[at], bigrams, level, followers, counts[far], alone
             )
             fact[_FAR_PAIRS] += 1
-            fact[_FAR_GAIN] += bits
+            fact[_FAR_GAIN] += max(0.0, bits)
 
 
 @subkernel
