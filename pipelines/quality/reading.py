@@ -43,7 +43,7 @@ FACTS = (
 WINDOW = 256  # tokens in which repeats are counted, so that a long text does not look repetitive
 SHORT_LINE = 8  # tokens
 FAR = 11  # tokens back: no neighbour any more, and still the same paragraph
-COMMON = 4000  # a token is common that makes up one in so many
+COMMON = 8000  # a token is common that makes up one in so many or more
 _STAMPS = 1 << 14
 _BASIS, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _NGRAM = np.uint64(116049371)
@@ -234,8 +234,8 @@ def _bits(first, one, second, other, bigrams, level, followers, given, alone):
 def _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total, fact):
     """How much the token before tells of the next one, and how much one that stands FAR before.
 
-    The second is what order would tell if there were none: the same tokens, the same subject, no neighbours. A pair that
-    was never seen speaks against a text only where both of its tokens are common; elsewhere it is a new subject.
+    The second is what order would tell if there were none: the same tokens, the same subject, no neighbours. A pair
+    that was never seen speaks against a text only where both of its tokens are common; elsewhere it is a new subject.
     """
     common = total / COMMON
     for at in range(n):
