@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,14 +35,17 @@ from pipelines.datasets.schemas import DOCUMENTS, LEDGER
 from pipelines.datasets.store import Store
 from pipelines.dedup.urls import CAPTURE
 from pipelines.errors import InputError
+from pipelines.quality.scorers import score_column
 
 ENGINE = "spark"
 VERSION = 3
-QUALITY = "quality.fasttext"
 RARE_DOCUMENTS = 2000  # a language with fewer may have too few clusters below the plain fraction
 LEAST_CLUSTERS = 5
 EXCERPT_CHARACTERS = 200
 _CUT = "cut."  # role of annotations that cut, with their number
+_SCORE = "score."  # role of annotations of scorers, with the dataset's name
+ANY = "any"  # in place of a language: all that are not named
+_OPTIONAL = ("cuts", "scores", "contamination")  # settings that are no part of the identity while they are empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,12 @@ class Config:
         factory=dict,
     )
     min_quality: float = setting(0.2, "documents with a lower quality score are dropped; inclusive, 0 to 1")
+    scores: dict[str, dict[str, float]] = setting(  # noqa: RUF009
+        doc="further annotations of score_quality, least scores by language: {quality_bert: {zh: 0.4, any: 0.3}}",
+        factory=dict,
+    )
+    contamination: str = setting("", "annotations of decontaminate_documents; empty: none are applied")
+    contamination_hits: int = setting(1, "documents with so many n-grams of an evaluation set are dropped; inclusive")
     heldout_fraction: float = setting(0.05, "share of dedup clusters that go to heldout, 0 to 1")
     cuts: list[str] = setting(  # noqa: RUF009
         doc="annotations whose spans leave the texts, the first one's account first: [lines, substrings]",
@@ -74,22 +83,34 @@ class _Verdicts:
 
     bounds: dict[str, float | None]
     min_quality: float
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    contamination_hits: int = 1
 
     def judge(self, part: dict[str, pa.Table]) -> pa.Table:
-        """(n,) reason, value, threshold, match: of the first thing that speaks against a document; null: it stays."""
+        """(n,) reason, value, threshold, match, detail: of the first thing that speaks against it; null: it stays."""
         from pipelines.filters.rules import default_rules, first_broken_rule, with_bounds
 
         rules = with_bounds(default_rules(), self.bounds)
         documents = part["documents"]
         found = first_broken_rule(part["filters"], documents["language"], rules, documents["source_type"])
         reason, value, threshold = (found[name].combine_chunks() for name in ("reason", "value", "threshold"))
-        match = pa.nulls(len(reason), pa.string())
-        if "quality" in part:
-            score = part["quality"][QUALITY].combine_chunks()
-            low = pc.and_(pc.is_null(reason), pc.fill_null(pc.less(score, self.min_quality), False))
-            reason = pc.if_else(low, "low_quality", reason)
+        match, detail = pa.nulls(len(reason), pa.string()), pa.nulls(len(reason), pa.string())
+        for role, rule, bounds in self._scored(part):
+            score = part[role][score_column(part[role].column_names)].combine_chunks()
+            bound = _bound_by_language(documents["language"], bounds)
+            low = pc.and_(pc.is_null(reason), pc.fill_null(pc.less(score, bound), False))
+            reason = pc.if_else(low, rule, reason)
             value = pc.if_else(low, score, value)
-            threshold = pc.if_else(low, self.min_quality, threshold)
+            threshold = pc.if_else(low, bound, threshold)
+            detail = pc.if_else(low, role.removeprefix(_SCORE), detail) if role.startswith(_SCORE) else detail
+        if "contamination" in part:
+            table = part["contamination"]
+            hits = table["contamination.hits"].combine_chunks()
+            held = pc.and_(pc.is_null(reason), pc.greater_equal(hits, self.contamination_hits))
+            reason = pc.if_else(held, "contaminated", reason)
+            value = pc.if_else(held, hits.cast(pa.float64()), value)
+            threshold = pc.if_else(held, float(self.contamination_hits), threshold)
+            detail = pc.if_else(held, table["contamination.example"].combine_chunks(), detail)
         for cut in _cuts(part):
             family = _family(cut)
             hollow = pc.and_(pc.is_null(reason), cut[f"{family}.hollow"].combine_chunks())
@@ -102,11 +123,20 @@ class _Verdicts:
             value = pc.if_else(copies, part["dedup"]["dedup.similarity"].combine_chunks(), value)
             threshold = pc.if_else(copies, pa.scalar(None, pa.float64()), threshold)
             match = pc.if_else(copies, part["dedup"]["dedup.match"].combine_chunks(), match)
+            detail = pc.if_else(copies, pa.scalar(None, pa.string()), detail)
         gone = documents["file"].combine_chunks().is_null()  # a tombstone: no record is without its file
         reason = pc.if_else(gone, "takedown", reason)
         value, threshold = (pc.if_else(gone, pa.scalar(None, pa.float64()), x) for x in (value, threshold))
-        match = pc.if_else(gone, pa.scalar(None, pa.string()), match)
-        return pa.table({"reason": reason, "value": value, "threshold": threshold, "match": match})
+        match, detail = (pc.if_else(gone, pa.scalar(None, pa.string()), x) for x in (match, detail))
+        told = {"reason": reason, "value": value, "threshold": threshold, "match": match, "detail": detail}
+        return pa.table(told)
+
+    def _scored(self, part: dict[str, pa.Table]) -> Iterator[tuple[str, str, dict[str, float]]]:
+        """(role, reason, least scores by language) of the annotations of scorers that there are."""
+        if "quality" in part:
+            yield "quality", "low_quality", {ANY: self.min_quality}
+        for name, bounds in sorted(self.scores.items()):
+            yield f"{_SCORE}{name}", "low_score", bounds
 
     def marks(self, part: dict[str, pa.Table]) -> dict[str, np.ndarray]:
         """(n,) bool by rule name, of the rules that mark and drop nothing."""
@@ -120,12 +150,20 @@ def run(config: Config, context: Context) -> list[Manifest]:
     """Judge, split, write."""
     documents = context.open(config.documents)
     inputs = {"filters": context.open(config.filters)}
-    for role in ("dedup", "quality"):
+    for role in ("dedup", "quality", "contamination"):
         if name := getattr(config, role):
             inputs[role] = context.open(name)
+    inputs |= {f"{_SCORE}{name}": context.open(name) for name in sorted(config.scores)}
     inputs |= {f"{_CUT}{number}": context.open(name) for number, name in enumerate(config.cuts)}
-    verdicts = _Verdicts(bounds=config.bounds, min_quality=config.min_quality)
-    decisive = {k: v for k, v in content_config(config).items() if k != "cuts" or v}
+    verdicts = _Verdicts(
+        bounds=config.bounds,
+        min_quality=config.min_quality,
+        scores=config.scores,
+        contamination_hits=config.contamination_hits,
+    )
+    decisive = {k: v for k, v in content_config(config).items() if k not in _OPTIONAL or v}
+    if not config.contamination:
+        del decisive["contamination_hits"]
     identity = stage_id("filter_documents", VERSION, decisive, {"thresholds": _thresholds_hash()})
     parts = _joined_parts(documents, inputs)
     units, history = _units(context, config, identity, verdicts, documents, parts)
@@ -269,7 +307,7 @@ def _points(part: dict[str, pa.Table]) -> np.ndarray:
 
 def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Corpus, heldout and ledger of one documents part."""
-    verdicts = _Verdicts(bounds=worker_config["bounds"], min_quality=worker_config["min_quality"])
+    verdicts = _Verdicts(**{name: worker_config[name] for name in _Verdicts.__dataclass_fields__})
     corpus, heldout = worker_config["corpus"], worker_config["heldout"]
 
     def judge(unit: Unit) -> UnitResult:
@@ -306,6 +344,12 @@ def open_worker(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
         return result
 
     return judge
+
+
+def _bound_by_language(languages: pa.ChunkedArray, bounds: dict[str, float]) -> pa.Array:
+    """(n,) least score of each document; null where its language has no bound."""
+    found = [bounds.get(name or "", bounds.get(ANY)) for name in languages.to_pylist()]
+    return pa.array(found, pa.float64())
 
 
 def _cuts(part: dict[str, pa.Table]) -> list[pa.Table]:

@@ -23,7 +23,7 @@ from typing import Any
 import numba
 
 _WITH_KERNELS = {  # packages whose code or tables end up in machine code; those of one root take from each other
-    "pipelines": ("crawl/html", "dedup", "filters", "tokens"),
+    "pipelines": ("crawl/html", "decontamination", "dedup", "filters", "quality", "tokens"),
     "training": ("data",),
 }
 

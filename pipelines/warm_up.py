@@ -13,6 +13,7 @@ import pyarrow as pa
 def warm_up() -> None:
     """Call each kernel with the types that the jobs use."""
     from pipelines.crawl.extract import extract_html
+    from pipelines.decontamination.grams import windows
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.components import clusters
     from pipelines.dedup.frequency import Sketch, SketchShape
@@ -23,6 +24,8 @@ def warm_up() -> None:
     from pipelines.dedup.verify import jaccards
     from pipelines.filters.clean import CleanRules, clean
     from pipelines.filters.measures import measure
+    from pipelines.quality.reading import read_texts, token_hashes
+    from pipelines.quality.vocabulary import LineModel
 
     paragraph = "<p>石头慢慢转动，谷物变成面粉。 The stones turn, +86 13800138000.</p>"
     page = f"<title>磨坊</title><h1>磨坊</h1>{paragraph * 20}"
@@ -41,6 +44,9 @@ def warm_up() -> None:
         sketch = Sketch(SketchShape(mib=1, bound=bound))
         sketch.add(units.digest)
         held = sketch.frequent().holds(units.digest)
+    token_hashes(texts)
+    read_texts(texts, LineModel.empty())
+    windows(texts, windows(texts).value)
     anchors, rules, nodes = find_anchors(texts, SubstringRules()), SubstringRules(), np.arange(3)
     windows = window_rows(texts, anchors, np.ones(len(anchors), held.dtype), 0, nodes, nodes, nodes, rules)
     find_repeats(windows, rules)

@@ -9,8 +9,40 @@ from contextlib import contextmanager
 from typing import TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 LINE_SECONDS = 15.0
+
+
+class Pace:
+    """Units and rows done of a stage, as words: how many, how fast, how long it will take."""
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._clock, self._begun = total, clock, clock()
+        self.count, self.rows = 0, 0
+
+    def add(self, rows: pa.Table) -> None:
+        """A finished unit; `rows`: its done rows, empty where the engine has none at hand."""
+        self.count += 1
+        if rows.num_rows:
+            parts = rows.filter(pc.equal(rows["role"], "part"))
+            first = parts.slice(0, 1)  # further datasets hold the same rows
+            self.rows += pc.sum(first["rows"]).as_py() or 0
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return self._clock() - self._begun
+
+    def told(self) -> str:
+        """`120 of 400 units, 15 s, 2,300 documents/s, 34 s left`."""
+        seconds = max(1e-9, self.seconds)
+        words = [f"{self.count} of {self._total} units", f"{seconds:.0f} s"]
+        if self.rows:
+            words.append(f"{self.rows / seconds:,.0f} documents/s")
+        if 0 < self.count < self._total:
+            words.append(f"{seconds / self.count * (self._total - self.count):.0f} s left")
+        return ", ".join(words)
 
 
 class Progress:
@@ -39,19 +71,19 @@ class LineProgress(Progress):
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[pa.Table], None]]:
         """Counts units; says so now and then."""
-        begun = last = time.monotonic()
-        count = 0
+        pace, last = Pace(total), time.monotonic()
 
-        def tick(_rows: pa.Table) -> None:
-            nonlocal count, last
-            count += 1
+        def tick(rows: pa.Table) -> None:
+            nonlocal last
+            pace.add(rows)
             if time.monotonic() - last > LINE_SECONDS:
                 last = time.monotonic()
-                self.say(f"  {name}: {count} of {total} units, {last - begun:.0f} s")
+                self.say(f"  {name}: {pace.told()}")
 
         yield tick
         if total:
-            self.say(f"  {name}: {count} of {total} units in {time.monotonic() - begun:.1f} s")
+            speed = f", {pace.rows / max(1e-9, pace.seconds):,.0f} documents/s" if pace.rows else ""
+            self.say(f"  {name}: {pace.count} of {total} units in {pace.seconds:.1f} s{speed}")
 
 
 class BarProgress(LineProgress):
@@ -81,10 +113,17 @@ class BarProgress(LineProgress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
         )
         with Bars(*columns, console=Console(file=self._stream)) as bars:
-            task = bars.add_task(name, total=total)
-            yield lambda _rows: bars.advance(task)
+            task, pace = bars.add_task(name, total=total, speed=""), Pace(total)
+
+            def tick(rows: pa.Table) -> None:
+                pace.add(rows)
+                speed = f"{pace.rows / max(1e-9, pace.seconds):,.0f} documents/s" if pace.rows else ""
+                bars.update(task, advance=1, speed=speed)
+
+            yield tick
 
 
 class JsonProgress(Progress):
@@ -109,20 +148,19 @@ class JsonProgress(Progress):
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator[Callable[[pa.Table], None]]:
         """Events `stage_begun`, `stage_progress` every 15 s, `stage_ended`."""
-        begun = last = time.monotonic()
-        count = 0
+        pace, last = Pace(total), time.monotonic()
         self._log.msg("stage_begun", stage=name, units=total)
 
-        def tick(_rows: pa.Table) -> None:
-            nonlocal count, last
-            count += 1
+        def tick(rows: pa.Table) -> None:
+            nonlocal last
+            pace.add(rows)
             if time.monotonic() - last > LINE_SECONDS:
                 last = time.monotonic()
-                self._log.msg("stage_progress", stage=name, done=count, units=total)
+                self._log.msg("stage_progress", stage=name, done=pace.count, units=total, rows=pace.rows)
 
         yield tick
-        seconds = round(time.monotonic() - begun, 2)
-        self._log.msg("stage_ended", stage=name, done=count, units=total, seconds=seconds)
+        seconds = round(pace.seconds, 2)
+        self._log.msg("stage_ended", stage=name, done=pace.count, units=total, rows=pace.rows, seconds=seconds)
 
 
 def progress_for(stream: TextIO, *, as_json: bool = False) -> Progress:

@@ -83,6 +83,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What an actor of a stage holds while it lives; engines without actors take no notice."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """What is made. The first output is the home: its `work/` holds the done records, its ledger the ledger rows.
 
@@ -99,6 +107,7 @@ class Stage:
     max_failed_fraction: float = 1.0
     config: dict[str, Any] = field(default_factory=dict)
     artifacts: tuple[dict[str, Any], ...] = ()
+    resources: Resources = Resources()
 
     @property
     def home(self) -> str:

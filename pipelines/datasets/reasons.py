@@ -38,6 +38,8 @@ REASONS: dict[str, str] = {
     "duplicate_url": "another capture of the same address was kept instead",
     "hollow": "too little of the text is left without what recurs over the corpus",
     "low_quality": "the quality model's score is below the threshold",
+    "low_score": "the score of a further model, named in the detail, is below the threshold of the language",
+    "contaminated": "the text holds n-grams of an evaluation set, named in the detail",
     "too_short": "fewer characters than the bound",
     "few_words": "fewer words than the bound",
     "filler_text": "the text holds the filler of page templates (lorem ipsum)",
@@ -111,6 +113,7 @@ REASONS: dict[str, str] = {
     # changed by filter_documents: spans that dedup marked
     "repeated_paragraph": "a paragraph that recurs too often over the corpus",
     "repeated_sentence": "a sentence that recurs too often over the corpus",
+    "low_sentence": "a sentence that a scorer puts below its cut",
     "repeated_substring": "a run of characters that stands in an earlier text as well",
     # rejected by tokenize_documents
     "no_tokens": "the text encodes to no token",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 import uuid
 
+import pyarrow as pa
 import pytest
 
 from jobs import dedup_documents, dedup_lines, extract_crawl, filter_documents, score_quality, train_quality
 from jobs.runtime.context import Context
+from jobs.runtime.run import run_stage
+from jobs.runtime.stage import Output, Stage, UnitResult, hash_unit, part_units
 from pipelines.datasets import open_dataset
+from pipelines.datasets.dataset import read_parquet
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError, InputError
 from tests.made_crawl import page_html, pages, sentences, write_crawl
@@ -258,3 +262,49 @@ def test_a_document_of_which_too_little_is_left_is_dropped_as_hollow(tmp_path):
     corpus, _ = apply(ctx, cuts=["lines"], dedup="")
     assert {row["id"]: row["value"] for row in ledger(ctx) if row["reason"] == "hollow"} == hollow
     assert corpus.books["documents"]["rejected"] == {"hollow": 12} and max(hollow.values()) < 0.3
+
+
+def annotate(ctx: Context, name: str, columns: dict) -> None:
+    """Annotations beside the documents: by column, a function of the row's place."""
+    stage = Stage(
+        job="made",
+        stage_id=hash_unit(name),
+        outputs=(Output(dataset=name, kind="annotations", schema=pa.schema([("id", pa.string()), *columns.values()])),),
+        worker="tests.unit.jobs.test_filter_documents:open_annotator",
+        worker_config={"name": name},
+    )
+    run_stage(ctx, stage, part_units(open_dataset(ctx.store, "documents").parts()), engine="process")
+
+
+def open_annotator(worker_config, store):
+    made = {
+        "other": lambda n: {"quality.other": n / 10},
+        "leaks": lambda n: {"contamination.hits": 5 * (n == 3), "contamination.example": "set/q:1" if n == 3 else None},
+    }[worker_config["name"]]
+
+    def annotator(unit):
+        documents = read_parquet(store.get(unit.spec["key"]), ["id"])
+        made_rows = [{"id": id_} | made(n) for n, id_ in enumerate(documents["id"].to_pylist())]
+        return UnitResult(parts={worker_config["name"]: pa.Table.from_pylist(made_rows)})
+
+    return annotator
+
+
+def test_further_scores_cut_by_language_and_leaks_of_evaluation_sets_leave(tmp_path):
+    ctx = prepare(tmp_path, {"a.warc.gz": pages(range(20))})
+    annotate(ctx, "other", {0: pa.field("quality.other", pa.float64())})
+    annotate(ctx, "leaks", {0: pa.field("contamination.hits", pa.int64()), 1: ("contamination.example", pa.string())})
+    corpus, _ = apply(ctx, scores={"other": {"zh": 0.75, "any": 0.15}}, contamination="leaks")
+    languages = [row["language"] for row in rows(ctx, "documents")]
+    low = [n / 10 < (0.75 if language == "zh" else 0.15) for n, language in enumerate(languages)]
+    found = ledger(ctx)
+    by_reason = {reason: [r for r in found if r["reason"] == reason] for reason in ("low_score", "contaminated")}
+    assert len(by_reason["low_score"]) == sum(low) > 3
+    assert {(r["detail"], r["threshold"]) for r in by_reason["low_score"]} == {("other", 0.75), ("other", 0.15)}
+    assert len(by_reason["contaminated"]) == (not low[3])
+    assert all(r["detail"] == "set/q:1" and r["value"] == 5 for r in by_reason["contaminated"])
+    assert corpus.job["config"]["contamination_hits"] == 1
+    plain, _ = apply(ctx)
+    assert "scores" not in plain.job["config"] and "contamination_hits" not in plain.job["config"]
+    lenient, _ = apply(ctx, scores={"other": {"zh": 0.0}}, contamination="leaks", contamination_hits=6)
+    assert lenient.books["documents"]["kept"] == plain.books["documents"]["kept"]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import random
 import uuid
@@ -5,11 +6,11 @@ import uuid
 import pytest
 import zstandard
 
-from jobs import score_quality, train_quality
+from jobs import combine_scores, score_quality, train_quality
 from jobs.runtime.context import Context
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import open_store
-from pipelines.errors import InputError
+from pipelines.errors import ConfigError, GristmillError, InputError
 from tests.made_documents import commit_documents
 
 GOOD = {
@@ -116,3 +117,78 @@ def test_a_missing_or_broken_file_is_an_input_error(tmp_path):
     (tmp_path / "bad.jsonl.zst").write_bytes(b"not zstd")
     with pytest.raises(InputError, match="zstd"):
         train_quality.run(train(str(tmp_path / "bad.jsonl.zst")), context())
+
+
+def scored(ctx, name):
+    dataset = open_dataset(ctx.store, name)
+    return [row for key in dataset.parts()["key"].to_pylist() for row in dataset.read_part(key).to_pylist()]
+
+
+def test_scores_of_two_models_become_equal_mass_buckets(tmp_path):
+    ctx = context()
+    train_quality.run(train(labels(tmp_path / "pages.jsonl")), ctx)
+    train_quality.run(dataclasses.replace(train(labels(tmp_path / "b.jsonl", seed=4)), output="other"), ctx)
+    rng = random.Random(9)
+    commit_documents(ctx, {"a": [{"text": page(rng, i)["text"]} for i in range(60)] + [{"text": None}]})
+    score_quality.run(score_quality.Config(), ctx)
+    score_quality.run(score_quality.Config(model="other", output="others", name="other"), ctx)
+    members = ["quality", "others"]
+    combine_scores.run(combine_scores.Config(members=members, buckets=4), ctx)
+    ensemble = score_quality.Config(model="quality_ensemble", output="both", name="both")
+    (made,) = score_quality.run(ensemble, ctx)
+    first, second, both = (scored(ctx, name) for name in (*members, "both"))
+    assert {p["role"] for p in made.parents} == {"input", "model", "scores"}
+    assert both[-1]["quality.both"] is None
+    ranks = {row["quality.both"] for row in both[:-1]}
+    assert ranks <= {0.0, 0.3333, 0.6667, 1.0} and {0.0, 1.0} <= ranks
+    top = max(range(60), key=lambda i: first[i]["quality.fasttext"])
+    assert both[top]["quality.both"] == 1.0
+    low = min(range(60), key=lambda i: first[i]["quality.fasttext"] + second[i]["quality.other"])
+    assert both[low]["quality.both"] < 1.0
+
+
+def test_low_sentences_are_spans_that_a_filter_can_cut(tmp_path):
+    ctx = context()
+    words_alone = dataclasses.replace(train(labels(tmp_path / "pages.jsonl")), form=False)
+    train_quality.run(words_alone, ctx)
+    good = "The river runs through old towns where people kept records. "
+    bad = "Buy cheap casino bonus click here now. "
+    commit_documents(ctx, {"a": [{"text": good * 3 + bad * 2 + good}, {"text": good}, {"text": None}]})
+    config = score_quality.Config(sentences="low", sentence_cut=0.5)
+    scores, low = score_quality.run(config, ctx)
+    rows = scored(ctx, "low")
+    text = good * 3 + bad * 2 + good
+    (start, end) = (int(n) for n in rows[0]["low_fasttext.spans"].partition(":")[0].split("-"))
+    assert text[start:end].strip() == (bad * 2).strip() and rows[1]["low_fasttext.spans"] is None
+    assert scores.stats["low_sentences"] == 2 and scores.stats["sentences"] == 7
+    assert low.kind == "annotations" and scores.books["characters"]["removed"] == {"low_sentence": end - start}
+
+
+def test_pages_come_from_datasets_with_conditions_and_from_a_teacher(tmp_path):
+    ctx = context()
+    train_quality.run(train(labels(tmp_path / "pages.jsonl")), ctx)
+    rng = random.Random(5)
+    pages = [page(rng, i) for i in range(200)]
+    rows = [{k: p[k] for k in ("text", "language", "domain")} | {"source": p["label"]} for p in pages]
+    commit_documents(ctx, {"a": rows[:100], "b": rows[100:]})
+    score_quality.run(score_quality.Config(), ctx)
+    settings = {"epochs": 3, "buckets": 4096, "folds": 2}
+    named = train_quality.Config(
+        good=["documents where source == good"], bad=["documents where source == bad"], output="named", **settings
+    )
+    (by_source,) = train_quality.run(named, ctx)
+    assert by_source.stats["given_pages"] == {"bad": 100, "good": 100} and by_source.stats["auc"] > 0.95
+    (student,) = train_quality.run(train_quality.Config(distil="quality", output="student", **settings), ctx)
+    assert {p["name"] for p in student.parents} == {"documents", "quality"}
+    assert student.stats["auc"] > 0.95 and student.stats["given_pages"]["good"] >= 35
+    bound = train_quality.Config(
+        good=["documents where quality/quality.fasttext >= 0.5"],
+        bad=["documents where quality/quality.fasttext < 0.5"],
+        **settings,
+    )
+    assert sum(train_quality.run(bound, ctx)[0].stats["given_pages"].values()) == 200
+    for wrong in ("documents where", "documents where source > x", "documents where a/b/c ~ 1"):
+        with pytest.raises(GristmillError):
+            train_quality.run(train_quality.Config(good=[wrong], bad=["documents"]), ctx)
+    with pytest.raises(ConfigError, match="one label"):
+        train_quality.run(train_quality.Config(good=["documents"]), ctx)

@@ -1,0 +1,1 @@
+"""Overlap of documents with evaluation sets."""
