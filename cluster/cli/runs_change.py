@@ -9,7 +9,7 @@ import click
 
 from cluster.cli.options import open_root, print_json, print_table, with_json, with_root
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import ConfigError, ConflictError, InputError
 
 _CONFIG = click.option(
     "--config",
@@ -110,6 +110,11 @@ def branch(
     if not dry_run:
         entry = {key: value for key, value in checkpoint.items() if key not in _CHAIN_FIELDS}
         RunLog(store, new).begin_branch(made.plan, made.recipe, entry, note)
+        if checkpoint["key"] not in {kept["key"] for kept in log.refresh().kept}:
+            raise ConflictError(
+                f"run {name!r} gave up its checkpoint of step {checkpoint['step']} at this moment",
+                mend="branch from a newer one, under another name",
+            )
     if as_json:
         print_json({"run": new, "branched_from": note, "dry_run": dry_run, **made.report})
         return
