@@ -1,10 +1,10 @@
 """What a step tells of itself: losses by cell, speed, utilisation, memory, and where the time went.
 
 FLOPs of a token are 6 N + 12 L H Q T: two for each of N parameters forward, four backward, and the attention's two
-products over T tokens in L layers of H heads of width Q, not halved for causality (PaLM, Chowdhery et al. 2022, B). N is
-all parameters, or leaves out the input embedding, a look-up (a tied one is multiplied at the output, and counts). With a
-document mask T is the token's own document: the sum over documents of their squared lengths takes the place of T times
-the tokens. A step's seconds are those since the step before was told, so they hold the saves between.
+products over T tokens in L layers of H heads of width Q, not halved for causality (PaLM, Chowdhery et al. 2022, B). N
+is all parameters, or leaves out the input embedding, a look-up (a tied one is multiplied at the output, and counts).
+With a document mask T is the token's own document: the sum over documents of their squared lengths takes the place of T
+times the tokens. A step's seconds are those since the step before was told, so they hold the saves between.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +25,8 @@ from training.hardware import GPUS
 from training.model.decoder import ModelConfig
 
 WINDOW_STEPS = 100  # over which waits for data are told
+# Where a step's time goes; the rest is `other`.
+PARTS = ("data_wait", "forward_backward", "optimizer", "save_wait", "control", "other")
 
 
 def peak_tflops_of(device_name: str) -> float | None:
@@ -72,41 +73,45 @@ class CellLosses:
 
 
 class StepClock:
-    """Seconds of the parts of a step, and waits for data over the last WINDOW_STEPS; one step at a time."""
+    """Seconds of the PARTS of a step, and waits for data over the last WINDOW_STEPS; one step at a time."""
 
     def __init__(self) -> None:
         """The first step begins now."""
         self._began = self._lap = time.perf_counter()
-        self._parts: dict[str, float] = {}
+        self._parts = dict.fromkeys(PARTS, 0.0)
         self._window: deque[tuple[float, float]] = deque(maxlen=WINDOW_STEPS)
 
     def lap(self, part: str) -> None:
         """The time since the last lap goes to this part."""
         now = time.perf_counter()
-        self.move(now - self._lap, part)
+        self._parts[part] += now - self._lap
         self._lap = now
 
-    def move(self, seconds: float, part: str, *, out_of: str | None = None) -> None:
-        """Seconds known from elsewhere go to a part, and leave another."""
-        self._parts[part] = self._parts.get(part, 0.0) + seconds
-        if out_of is not None:
-            self._parts[out_of] = self._parts.get(out_of, 0.0) - seconds
+    def move(self, seconds: float, part: str, *, out_of: str) -> None:
+        """Seconds that are known to be of another part; no more than there are."""
+        seconds = min(seconds, self._parts[out_of])
+        self._parts[out_of] -= seconds
+        self._parts[part] += seconds
 
-    def end(self, waited: float) -> dict[str, Any]:
-        """The step's seconds, whole and by part; `waited` is the longest wait for data of any rank."""
-        now = time.perf_counter()
-        seconds, self._began = now - self._began, now
-        self._window.append((waited, seconds))
+    def end(self, mine: float, longest: float) -> dict[str, float]:
+        """The step's seconds, whole and by part; waits for data of this rank, and the longest of any.
+
+        What others wait longer than this rank, it waits for them.
+        """
+        self.lap("other")
+        self.move(mine, "data_wait", out_of="other")
+        self.move(longest - mine, "data_wait", out_of="control")
+        seconds, self._began = self._lap - self._began, self._lap
+        self._window.append((longest, seconds))
         waits, all_seconds = np.array(self._window).T
         told = {
             "seconds": seconds,
             **{f"{part}_seconds": value for part, value in self._parts.items()},
-            "data_wait_seconds": waited,
             "data_wait_p50_seconds": float(np.quantile(waits, 0.5)),
             "data_wait_p99_seconds": float(np.quantile(waits, 0.99)),
             "stall_share": float(waits.sum() / all_seconds.sum()),
         }
-        self._lap, self._parts = now, {}
+        self._parts = dict.fromkeys(PARTS, 0.0)
         return told
 
 
@@ -114,7 +119,8 @@ def speed(
     model: ModelConfig, tokens: int, squared: int, seconds: float, world_size: int, peak_tflops: float | None
 ) -> dict[str, float | None]:
     """Tokens a second, of all ranks and of one, and the share of the ranks' peak by both counts of N."""
-    told: dict[str, float | None] = {"tokens_per_s": tokens / seconds, "tokens_per_s_rank": tokens / seconds / world_size}
+    told: dict[str, float | None] = {"tokens_per_s": tokens / seconds}
+    told["tokens_per_s_rank"] = tokens / seconds / world_size
     for name, flops in zip(("mfu", "mfu_without_embedding"), step_flops(model, tokens, squared), strict=True):
         told[name] = flops / seconds / (peak_tflops * 1e12 * world_size) if peak_tflops else None
     return told
