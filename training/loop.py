@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import TypeAdapter
@@ -25,14 +25,13 @@ from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, Save, restore
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
-from training.engine import Engine, EngineConfig
+from training.engine import LAYOUT_FIELDS, Engine, EngineConfig
 from training.metrics import MetricsWriter
 from training.model.decoder import Decoder, ModelConfig
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 from training.start import first_weights
 
-LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
 _GO_ON, _STOP, _OVERTAKEN, _AMENDED = 0, 1, 2, 3
@@ -45,6 +44,11 @@ class LoopSettings:
     zero_stage: int = 1
     micro_batch_rows: int = 8
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
+    tensor_parallel: int = 1
+    pipeline_stages: int = 1
+    offload: Literal["none", "optimizer", "all"] = "none"
+    checkpoint_activations: bool = False
+    compile_model: bool = False
     checkpoint_every_steps: int = 50
     background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
     probe_rows: int = 4

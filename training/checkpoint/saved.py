@@ -99,6 +99,8 @@ class _HostRun:
     """A copy of an owned run in host memory."""
 
     parameter: str
+    start: tuple[int, ...]
+    size: tuple[int, ...]
     offset: int
     tensors: dict[str, torch.Tensor]
 
@@ -129,7 +131,9 @@ class Save:
         self._where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
         self._adam_steps = engine.adam_steps
         self._copies = [
-            _HostRun(r.parameter, r.offset, {s: r.tensors[s].detach().to("cpu", copy=True) for s in STATES})
+            _HostRun(
+                r.parameter, r.start, r.size, r.offset, {s: r.tensors[s].detach().to("cpu", copy=True) for s in STATES}
+            )
             for r in engine.fragments(owned=True)
         ]
         self._sha256: str | None = None
@@ -214,8 +218,8 @@ def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowA
             key=reader.key,
         )
     for fragment in engine.fragments(owned=False):
-        length = fragment.tensors["master"].numel()
-        for state, run in reader.read(fragment.parameter, fragment.offset, length).items():
+        length, box = fragment.tensors["master"].numel(), {"start": fragment.start, "size": fragment.size}
+        for state, run in reader.read(fragment.parameter, fragment.offset, length, **box).items():
             target = fragment.tensors[state]
             target.copy_(torch.from_numpy(run.astype(np.float32, copy=False)).view(target.shape))
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
