@@ -12,6 +12,7 @@ would not meet in their collectives.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,14 +24,26 @@ from torch import Tensor
 
 from pipelines.errors import ConfigError, SetupError
 from training.data.rows import RowArrays, SpecialTokens, empty_row
+from training.layout import Shape
 from training.model.decoder import Decoder
 
 STATES = ("master", "exp_avg", "exp_avg_sq")
+# Of EngineConfig: what may differ from attempt to attempt without changing what is learnt.
+LAYOUT_FIELDS = (
+    "zero_stage",
+    "micro_batch_rows",
+    "persist_below_parameters",
+    "tensor_parallel",
+    "pipeline_stages",
+    "offload",
+    "checkpoint_activations",
+    "compile_model",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """How a model is sharded and updated; none of it but the optimizer's numbers changes what is learnt."""
+    """How a model is sharded (LAYOUT_FIELDS) and updated (the others, which decide what is learnt)."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     zero_stage: Literal[0, 1, 2, 3] = 1
@@ -42,6 +55,11 @@ class EngineConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
+    tensor_parallel: int = 1
+    pipeline_stages: int = 1
+    offload: Literal["none", "optimizer", "all"] = "none"  # masters and moments, or weights too, in host memory
+    checkpoint_activations: bool = False  # keep a layer's input, compute its inside again in the backward pass
+    compile_model: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what DeepSpeed has no masters for."""
@@ -56,18 +74,32 @@ class EngineConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """`nll_sum` is this rank's; `grad_norm` (before clipping) and `applied` are the same on every rank."""
+    """`grad_norm` (before clipping) and `applied` are the same on every rank.
 
-    nll_sum: float
+    `row_losses` has the sum of token losses of each of this rank's rows, float64; zeros where the rank does not speak.
+    """
+
+    row_losses: np.ndarray
     grad_norm: float
     applied: bool
+    optimizer_seconds: float = 0.0
+
+    @property
+    def nll_sum(self) -> float:
+        """Of this rank's rows."""
+        return float(self.row_losses.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """A run of a parameter's flat elements on this rank: views of the master and both moments, by STATES."""
+    """A run of a box of a parameter on this rank: views of the master and both moments, by STATES.
+
+    The box is what this rank's place in the layout holds, `start` and `size` in the global shape; `offset` is in it.
+    """
 
     parameter: str
+    start: Shape
+    size: Shape
     offset: int
     tensors: dict[str, Tensor]
 
@@ -87,7 +119,8 @@ class Engine:
         self.zero_stage, self.precision = config.zero_stage, config.precision
         self.world_size = torch.distributed.get_world_size()
         self.rank = torch.distributed.get_rank()
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self.data_rank, self.data_size, self.speaks = self.rank, self.world_size, True
+        self.shapes: dict[str, Shape] = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self.decayed = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
         self._optimizer = _CheckedAdamW(_groups(model, config), config, check=config.zero_stage == 0)
         # DeepSpeed hangs its state on parameters and optimizers as it goes: no checker knows these types.
@@ -107,24 +140,30 @@ class Engine:
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.train()
-        nll_sum = 0.0
+        losses = []
         for batch in self._micro_batches(rows, micro_steps):
-            loss = self._engine(*batch)
-            self._engine.backward(loss * (self.world_size / trained_tokens))
-            nll_sum += float(loss.detach())
+            by_row = self._engine(*batch)
+            self._engine.backward(by_row.sum() * (self.data_size / trained_tokens))
+            losses.append(by_row.detach())
+        begun = self._mark()
         self._engine.step()
+        ended = self._mark()
+        row_losses = torch.cat(losses)[: len(rows)].double().cpu().numpy()
         if self.config.zero_stage == 0:
-            return StepOutcome(nll_sum=nll_sum, grad_norm=self._optimizer.grad_norm, applied=self._optimizer.applied)
-        grad_norm = float(self._engine.get_global_grad_norm())
-        applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
-        return StepOutcome(nll_sum=nll_sum, grad_norm=grad_norm, applied=applied)
+            grad_norm, applied = self._optimizer.grad_norm, self._optimizer.applied
+        else:
+            grad_norm = float(self._engine.get_global_grad_norm())
+            applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
+        return StepOutcome(
+            row_losses=row_losses, grad_norm=grad_norm, applied=applied, optimizer_seconds=_seconds(begun, ended)
+        )
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[RowArrays]) -> float:
         """Sum of token losses of rows that every rank passes alike (ZeRO-3 gathers weights on the way)."""
         self._engine.eval()
         micro_steps = -(-len(rows) // self.config.micro_batch_rows)
-        return sum(float(self._engine(*batch)) for batch in self._micro_batches(rows, micro_steps))
+        return sum(float(self._engine(*batch).sum()) for batch in self._micro_batches(rows, micro_steps))
 
     def fragments(self, *, owned: bool) -> Iterator[Fragment]:
         """What this rank holds of every parameter, in the model's order.
@@ -138,7 +177,7 @@ class Engine:
             elif self.config.zero_stage == 0:
                 fragment = self._whole(name, parameter, owned=owned)
             else:
-                fragment = _mapped(name, parameter)
+                fragment = self._mapped(name, parameter)
             if fragment is not None and fragment.length:
                 yield fragment
 
@@ -162,6 +201,14 @@ class Engine:
     @property
     def _adam(self) -> torch.optim.Optimizer:
         return self._engine.optimizer if self.config.zero_stage == 0 else self._engine.optimizer.optimizer
+
+    def _mark(self) -> float | torch.cuda.Event:
+        """This moment of the device's work; a GPU is not waited for."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def _micro_batches(self, rows: Sequence[RowArrays], micro_steps: int) -> Iterator[tuple[Tensor, ...]]:
         size = self.config.micro_batch_rows
@@ -203,7 +250,7 @@ class Engine:
         last = parameter.numel() * (self.rank + 1) // self.world_size if owned else parameter.numel()
         state = self._adam.state[parameter]
         whole = {"master": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
-        return Fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
+        return self._fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
 
     def _partition_of(self, name: str, parameter: Any) -> Fragment:
         """ZeRO-3: ceil(numel / W) elements at rank times that; the last rank's padding is uninitialised."""
@@ -212,7 +259,19 @@ class Engine:
         first = min(self.rank * master.numel(), parameter.ds_numel)
         length = min(master.numel(), parameter.ds_numel - first)
         states = {key: shard.get_local_fp32_param(parameter, key) for key in STATES[1:]}
-        return Fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
+        return self._fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
+
+    def _mapped(self, name: str, parameter: Any) -> Fragment | None:
+        """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None
+        states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
+        return self._fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
+
+    def _fragment(self, name: str, offset: int, tensors: dict[str, Tensor]) -> Fragment:
+        shape = self.shapes[name]
+        return Fragment(name, (0,) * len(shape), shape, offset, tensors)
 
     @torch.no_grad()
     def _refresh_partitions(self) -> None:
@@ -258,13 +317,12 @@ def library_versions() -> dict[str, str]:
     return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
 
 
-def _mapped(name: str, parameter: Any) -> Fragment | None:
-    """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
-    mapping = parameter._hp_mapping
-    if mapping is None:
-        return None
-    states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
-    return Fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
+def _seconds(first: float | torch.cuda.Event, last: float | torch.cuda.Event) -> float:
+    """Between two marks."""
+    if isinstance(first, float) or isinstance(last, float):
+        return float(last) - float(first)
+    last.synchronize()
+    return first.elapsed_time(last) / 1000
 
 
 def _groups(model: Decoder, config: EngineConfig) -> list[dict[str, Any]]:

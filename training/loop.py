@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from training.checkpoint.retention import Retention, is_milestone
 from training.checkpoint.saved import Progress, Save, read_runs, restore
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
-from training.engine import Engine, EngineConfig
+from training.engine import LAYOUT_FIELDS, Engine, EngineConfig
 from training.metrics import MetricsWriter, TensorBoardWriter
 from training.model.decoder import Decoder, ModelConfig
 from training.run_log import Attempt, RunLog, RunState
@@ -36,7 +36,6 @@ from training.schedule import Schedule
 from training.start import first_weights
 from training.step_metrics import CellLosses, StepClock, memory, peak_tflops_of, speed, squared_lengths
 
-LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
 _GO_ON, _STOP, _OVERTAKEN, _AMENDED = 0, 1, 2, 3
@@ -49,6 +48,11 @@ class LoopSettings:
     zero_stage: int = 1
     micro_batch_rows: int = 8
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
+    tensor_parallel: int = 1
+    pipeline_stages: int = 1
+    offload: Literal["none", "optimizer", "all"] = "none"
+    checkpoint_activations: bool = False
+    compile_model: bool = False
     checkpoint_every_steps: int = 50
     local_every_steps: int = 0  # to a folder of each node; 0: never
     local_folder: str = ""
@@ -455,7 +459,7 @@ class _Attempt:
         """Whether every rank found all that it holds whole in its folder, and went on from there.  Collective."""
         found = None
         try:
-            reader = CheckpointReader(self._local.store, local.key, local.sha256)
+            reader = CheckpointReader(self._local.store, local.key, local.sha256, in_part=True)
             found = reader, list(read_runs(self._engine, reader))
         except (IntegrityError, StoreError):
             pass

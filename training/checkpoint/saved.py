@@ -100,6 +100,8 @@ class _HostRun:
     """A copy of an owned run in host memory."""
 
     parameter: str
+    start: tuple[int, ...]
+    size: tuple[int, ...]
     offset: int
     tensors: dict[str, torch.Tensor]
 
@@ -229,7 +231,8 @@ class Save:
 def read_runs(engine: TrainedModel, reader: CheckpointReader) -> Iterator[dict[str, np.ndarray]]:
     """What `restore` fills each of this rank's fragments with, one after the other."""
     for fragment in engine.fragments(owned=False):
-        yield reader.read(fragment.parameter, fragment.offset, fragment.tensors["master"].numel())
+        length, box = fragment.tensors["master"].numel(), {"start": fragment.start, "size": fragment.size}
+        yield reader.read(fragment.parameter, fragment.offset, length, **box)
 
 
 @torch.no_grad()
@@ -285,7 +288,7 @@ def _copies_of(engine: TrainedModel) -> list[_HostRun]:
             source = run.tensors[state].detach()
             tensors[state] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
             tensors[state].copy_(source, non_blocking=True)
-        copies.append(_HostRun(run.parameter, run.offset, tensors))
+        copies.append(_HostRun(run.parameter, run.start, run.size, run.offset, tensors))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return copies

@@ -81,7 +81,7 @@ class ModelConfig:
 
 
 class Decoder(nn.Module):
-    """Token ids to the sum of the negative log likelihoods of the labels."""
+    """Token ids to the sums of the negative log likelihoods of the labels, by row."""
 
     def __init__(self, config: ModelConfig) -> None:
         """Parameters are allocated, not drawn: see `initialise`."""
@@ -95,8 +95,8 @@ class Decoder(nn.Module):
             self.unembedding = nn.Linear(config.d_model, config.vocab_size, bias=False)
 
     def forward(self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor, labels_BL: Tensor) -> Tensor:
-        """Sum of token losses over the labels that are not IGNORED; a float32 scalar."""
-        return self.token_losses(ids_BL, positions_BL, documents_BL, labels_BL).sum()
+        """Sum of the token losses of each row, over the labels that are not IGNORED: (B,) float32."""
+        return self.token_losses(ids_BL, positions_BL, documents_BL, labels_BL).sum(dim=1)
 
     def token_losses(self, ids_BL: Tensor, positions_BL: Tensor, documents_BL: Tensor, labels_BL: Tensor) -> Tensor:
         """Loss of each token, 0 where there is no label: (B, L) float32."""

@@ -58,19 +58,19 @@ def test_the_mask_is_causal_within_documents():
 
 
 def test_an_empty_row_has_no_loss_and_a_zero_gradient(model):
-    loss = model(*tensors(empty_row(8, SPECIAL)))
+    loss = model(*tensors(empty_row(8, SPECIAL))).sum()
     loss.backward()
     assert loss.item() == 0.0
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in model.parameters())
     model.zero_grad()
 
 
-def test_the_loss_is_the_sum_over_labels(model):
+def test_the_loss_of_a_row_is_the_sum_over_its_labels(model):
     batch = tensors(row([10, 11, 12, 2, 13, 14, 15, 16]), row([10, 4, 12, 2, 13, 14], [15, 16]))
     with torch.no_grad():
         losses = model.token_losses(*batch)
         assert torch.equal(losses == 0, batch[3] == -100)
-        assert torch.allclose(model(*batch), losses.sum())
+        assert torch.allclose(model(*batch), losses.sum(dim=1))
 
 
 def test_weights_depend_on_seed_and_name_only():

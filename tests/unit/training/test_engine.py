@@ -42,8 +42,8 @@ def rows_of(step: int) -> list[RowArrays]:
     return rows
 
 
-def reference() -> list[tuple[float, float]]:
-    """(loss, gradient norm) of every step in a bare loop: one process, one batch, no DeepSpeed."""
+def reference() -> list[tuple[list[float], float, float]]:
+    """(losses of the rows, loss, gradient norm) of every step in a bare loop: one process, one batch, no DeepSpeed."""
     model = initialise(Decoder(MODEL), 3)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": ENGINE.weight_decay},
@@ -56,12 +56,13 @@ def reference() -> list[tuple[float, float]]:
         n = sum(row.trained_tokens for row in rows)
         fields = ("ids", "positions", "documents", "labels")
         batch = [torch.from_numpy(np.stack([getattr(row, f) for row in rows])).long() for f in fields]
-        loss = model(*batch) / n
+        by_row = model(*batch)
+        loss = by_row.sum() / n
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), ENGINE.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
-        curve.append((loss.item(), norm.item()))
+        curve.append((by_row.tolist(), loss.item(), norm.item()))
     return curve
 
 
@@ -81,12 +82,19 @@ def train(config: EngineConfig) -> list[dict[str, Any]]:
             trained_tokens=tokens,
             learning_rate=RATE,
         )
-        steps.append({"nll": outcome.nll_sum / tokens, "norm": outcome.grad_norm, "applied": outcome.applied})
+        steps.append(
+            {
+                "nll": outcome.nll_sum / tokens,
+                "rows": outcome.row_losses.tolist(),
+                "norm": outcome.grad_norm,
+                "applied": outcome.applied,
+            }
+        )
     return steps
 
 
 @pytest.fixture(scope="module")
-def curve() -> list[tuple[float, float]]:
+def curve() -> list[tuple[list[float], float, float]]:
     return reference()
 
 
@@ -102,8 +110,9 @@ def train_each(configs: list[EngineConfig]) -> list[list[dict[str, Any]]]:
 def test_loss_and_gradient_norm_equal_one_process_at_any_world_size_and_stage(curve, world_size):
     ranks = run_ranks(train_each, world_size, CONFIGS)
     for stage, runs in enumerate(zip(*ranks, strict=True)):
-        for step, (loss, norm) in enumerate(curve):
+        for step, (by_row, loss, norm) in enumerate(curve):
             assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, abs=2e-6), (stage, step)
+            assert [row for run in runs for row in run[step]["rows"]] == pytest.approx(by_row, abs=1e-4), (stage, step)
             for run in runs:
                 assert run[step]["norm"] == pytest.approx(norm, rel=1e-4), (stage, step)
                 assert run[step]["applied"]
@@ -112,7 +121,7 @@ def test_loss_and_gradient_norm_equal_one_process_at_any_world_size_and_stage(cu
 @pytest.mark.slow
 def test_bf16_stays_near_the_fp32_curve(curve):
     for runs in zip(*run_ranks(train_each, 2, LOW), strict=True):
-        for step, (loss, norm) in enumerate(curve):
+        for step, (_, loss, norm) in enumerate(curve):
             assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, rel=5e-3)
             assert runs[0][step]["norm"] == pytest.approx(norm, rel=5e-2)
 

@@ -54,7 +54,12 @@ class DeathError(Exception):
 def train_run(
     root: str, run: str, settings: LoopSettings, crash_at: int | None = None, stop_at: int | None = None
 ) -> dict[str, Any]:
-    """Train on this rank; what it saw.  `crash_at`: die right after that step; `stop_at`: ask to stop."""
+    """Train on this rank; what it saw.  `crash_at`: die right after that step; `stop_at`: ask to stop.
+
+    A local folder `.../node-` is one of its own for every rank.
+    """
+    if settings.local_folder.endswith("node-"):
+        settings = replace(settings, local_folder=f"{settings.local_folder}{torch.distributed.get_rank()}")
     seen: list[dict[str, Any]] = []
 
     def on_step(metrics: dict[str, Any]) -> None:
