@@ -206,6 +206,11 @@ class RunLog:
         return True
 
 
+def branch_entry(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of one chain as the first of another's: without what belongs to its place there."""
+    return {key: value for key, value in checkpoint.items() if key not in ("number", "format", "kind", "at", "attempt")}
+
+
 class Attempt:
     """A writer of the run: every entry it adds proves that no newer attempt has been opened."""
 

@@ -94,7 +94,7 @@ def branch(
     The run itself is left alone; both share the checkpoint and the rows before it.
     """
     from training.amend import Amendment, amended, as_note
-    from training.run_log import RunLog
+    from training.run_log import RunLog, branch_entry
 
     store = open_root(root)
     name, _, step = what.partition("@")
@@ -108,8 +108,7 @@ def branch(
     made = amended(store, log.state_at(checkpoint["number"]), asked, checkpoint["position"])
     note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"], "change": as_note(asked)}
     if not dry_run:
-        entry = {key: value for key, value in checkpoint.items() if key not in _CHAIN_FIELDS}
-        RunLog(store, new).begin_branch(made.plan, made.recipe, entry, note)
+        RunLog(store, new).begin_branch(made.plan, made.recipe, branch_entry(checkpoint), note)
     if as_json:
         print_json({"run": new, "branched_from": note, "dry_run": dry_run, **made.report})
         return
@@ -120,9 +119,6 @@ def branch(
         else f"{new} begins at step {checkpoint['step']} of {name}\n"
         f"`gristmill run pretrain --set run={new} --set planned=true` trains it"
     )
-
-
-_CHAIN_FIELDS = ("number", "format", "kind", "at", "attempt")
 
 
 @click.command()
