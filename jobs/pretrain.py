@@ -129,7 +129,7 @@ class Config:
 def run(config: Config, context: Context) -> list[Manifest]:
     """Write the plan of a new run, or go on with the one that is there; a run is no dataset, so no manifests."""
     from training.data.batches import BatchPlan
-    from training.run_log import RunLog
+    from training.run_log import RunLog, begin_branch
 
     if config.planned:
         name = config.run
@@ -146,8 +146,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
         context.progress.say(f"run {name} is finished at step {done['step']} (loss {done['loss']:.4f}): nothing to do")
         return []
     if config.after and log.state.plan is None and not config.planned:
-        _, checkpoint, note = parent_of(config, context)
-        log.begin_branch(plan, recipe, checkpoint, note)
+        parent, checkpoint, note = parent_of(config, context)
+        log = begin_branch(parent, name, plan, recipe, checkpoint, note)
     log.write_plan(plan, recipe)
     steps = BatchPlan(log.state.plan).steps
     if log.state.checkpoint is not None:
@@ -245,11 +245,11 @@ def _first_plan(config: Config, datasets: list[Any], shards: Any) -> Any:
 
 
 def parent_of(config: Config, context: Context) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """(state of the run that `after` names, the checkpoint as a chain's entry, the branch's note).
+    """(the run that `after` names, its checkpoint, the branch's note).
 
     InputError where there is no such checkpoint, or the run is not finished and no step is named.
     """
-    from training.run_log import RunLog, branch_entry
+    from training.run_log import RunLog
 
     name, at, step = config.after.partition("@")
     if at and not step.isdigit():
@@ -262,14 +262,14 @@ def parent_of(config: Config, context: Context) -> tuple[Any, dict[str, Any], di
         )
     checkpoint = log.checkpoint_of(int(step) if step else None)
     note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"]}
-    return log.state_at(checkpoint["number"]), branch_entry(checkpoint), note
+    return log, checkpoint, note
 
 
 def _plan_after(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     """The plan of a branch: rows up to the checkpoint as they were, this config's from there on."""
     from training.amend import Amendment, amended
 
-    state, checkpoint, note = parent_of(config, context)
+    parent, checkpoint, note = parent_of(config, context)
     change = Amendment(
         weights=config.weights,
         ramp_from=config.ramp_from,
@@ -286,7 +286,7 @@ def _plan_after(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
         decay_fraction=config.decay_fraction,
         rewarm=True,
     )
-    made = amended(context.store, state, change, checkpoint["position"])
+    made = amended(context.store, parent.state_at(checkpoint["number"]), change, checkpoint["position"])
     steps = made.report["steps"]
     if steps["after"] < steps["asked"]:
         context.progress.say(f"a cell has no more rows after step {steps['after']} of {steps['asked']}")

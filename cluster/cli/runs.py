@@ -97,8 +97,11 @@ def _tell(entry: dict[str, Any]) -> str:
         return f"revision {entry['revision']}{since}, sha256 {entry['sha256'][:12]}{change}"
     if kind == "control":
         return str(entry.get("action"))
+    if kind == "retired":
+        return "steps " + ", ".join(map(str, entry["steps"]))
     shown = {k: v for k, v in entry.items() if isinstance(v, int | float | str) and k in ("step", "position", "loss")}
-    return ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    told = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    return f"{told}, milestone" if entry.get("milestone") else told
 
 
 @command.command()

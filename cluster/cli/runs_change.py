@@ -94,7 +94,7 @@ def branch(
     The run itself is left alone; both share the checkpoint and the rows before it.
     """
     from training.amend import Amendment, amended, as_note
-    from training.run_log import RunLog, branch_entry
+    from training.run_log import begin_branch
 
     store = open_root(root)
     name, _, step = what.partition("@")
@@ -108,7 +108,7 @@ def branch(
     made = amended(store, log.state_at(checkpoint["number"]), asked, checkpoint["position"])
     note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"], "change": as_note(asked)}
     if not dry_run:
-        RunLog(store, new).begin_branch(made.plan, made.recipe, branch_entry(checkpoint), note)
+        begin_branch(log, new, made.plan, made.recipe, checkpoint, note)
     if as_json:
         print_json({"run": new, "branched_from": note, "dry_run": dry_run, **made.report})
         return

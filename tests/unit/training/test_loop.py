@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -127,6 +128,50 @@ def test_an_attempt_that_was_overtaken_leaves_on_every_rank_and_commits_nothing(
     assert all(text.startswith("exit 7") for text in left), left
     state = RunLog(open_store(root), "tiny").state
     assert (state.attempt, state.checkpoint["step"], state.finished) == (2, 5, None)
+
+
+def test_the_nearest_whole_checkpoint_of_the_nodes_or_the_store_is_gone_on_from(unbroken, tmp_path):
+    def near(name: str, **other):
+        return replace(SETTINGS, local_every_steps=2, local_folder=str(tmp_path / name / "near"), **other)
+
+    first = tmp_path / "first"
+    prepare(str(first))
+    # Dead after step 9: the store has step 5, the folder 6 and 8, and older ones were removed there.
+    run_ranks(train_runs, 2, [(str(first), "tiny", near("first", zero_stage=2), 9)])
+    steps = {key.name for key in (first / "near/runs/tiny/checkpoints").iterdir() if any(key.rglob("*.f32"))}
+    assert steps == {"step-00000006", "step-00000008"}
+    jobs = []
+    for name in ("whole", "spoilt", "gone"):
+        shutil.copytree(first, tmp_path / name)
+        jobs.append((str(tmp_path / name), "tiny", near(name), None))
+    slices = next((tmp_path / "spoilt/near/runs/tiny/checkpoints/step-00000008").rglob("rank-00001-*.f32"))
+    body = bytearray(slices.read_bytes())
+    body[100] ^= 1
+    slices.write_bytes(body)
+    shutil.rmtree(tmp_path / "gone/near")
+    ranks = run_ranks(train_runs, 1, jobs)
+    begun = {job[0].rpartition("/")[2]: run["steps"][0]["step"] for job, run in zip(jobs, ranks[0], strict=True)}
+    assert begun == {"whole": 9, "spoilt": 7, "gone": 6}
+    for job, run in zip(jobs, ranks[0], strict=True):
+        assert run["digest"] == unbroken[1]["digest"]
+        assert max(abs(losses(run)[step] - losses(unbroken[1])[step]) for step in losses(run)) < 2e-6
+        assert [m["step"] for m in read_metrics(open_store(job[0]), "tiny")] == list(range(1, STEPS + 1))
+        assert [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")][-2:] == [10, STEPS]
+        assert not list((Path(job[0]) / "near").rglob("*.f32")), "a finished run needs none"
+
+
+def test_old_checkpoints_go_and_milestones_stay(unbroken, tmp_path):
+    root = str(tmp_path / "run")
+    prepare(root)
+    settings = replace(SETTINGS, checkpoint_every_steps=3, milestone_every_steps=4, keep_last=1, background_saves=True)
+    [[run]] = run_ranks(train_runs, 1, [(root, "tiny", settings, None)])
+    assert run["digest"] == unbroken[1]["digest"]
+    log = RunLog(open_store(root), "tiny")
+    assert [e["step"] for _, e in log.entries("checkpoint")] == [3, 4, 6, 8, 9, 12, STEPS]
+    assert {c["step"] for c in log.state.kept if c.get("milestone")} == {4, 8, 12}
+    assert STEPS in {c["step"] for c in log.state.kept}
+    there = {p.name for p in Path(root, "runs/tiny/checkpoints").iterdir() if any(p.rglob("*.f32"))}
+    assert there == {f"step-{c['step']:08d}" for c in log.state.kept}
 
 
 @pytest.mark.slow
