@@ -24,9 +24,10 @@ VOCABULARY = 65_536  # where there are no tokens yet
 def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
     """Layouts, time, money, checkpoints, requests; and of the mixture what each cell gives, where there are tokens."""
     from training.hardware import gpu
-    from training.layouts import Work, flops_per_token, layouts
+    from training.layouts import Work, layouts
     from training.model.decoder import ModelConfig
     from training.model.presets import preset
+    from training.step_metrics import step_flops
 
     notes: list[str] = []
     try:
@@ -43,7 +44,7 @@ def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
         "steps": Figure(value=steps, unit="", error=0.0),
         "tokens": Figure(value=tokens, unit="", error=0.0),
         "parameters": Figure(value=model.parameters, unit="", error=0.0),
-        "operations": Figure(value=flops_per_token(model, config.sequence_length) * tokens, unit="flop"),
+        "operations": Figure(value=step_flops(model, tokens, tokens * config.sequence_length)[0], unit="flop"),
         "checkpoint": Figure(value=CHECKPOINT_BYTES * model.parameters, unit="B"),
         "checkpoints": Figure(value=checkpoints, unit="", error=0.0),
         "reads": Figure(value=rows, unit="requests"),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from training.hardware import Gpu
 from training.model.decoder import ModelConfig
+from training.step_metrics import step_flops
 
 EXPOSED = 0.25  # share of gradient and weight traffic that compute does not hide (fitted with the table above)
 RUNTIME_GB = 2.5  # CUDA context, NCCL, workspaces, fragmentation
@@ -54,17 +55,6 @@ class Layout:
     def gpus(self) -> int:
         """GPUs that work."""
         return self.data * self.tensor * self.pipeline
-
-
-def flops_per_token(model: ModelConfig, sequence_length: int, *, input_embedding: bool = True) -> float:
-    """6N + 12LHQT (Chowdhery et al., 2022, appendix B): forward and backward of a token in full rows.
-
-    Without `input_embedding` N leaves out the look-up table, which multiplies nothing (a tied one does, at the end).
-    """
-    parameters = model.parameters
-    if not input_embedding and not model.tied_embeddings:
-        parameters -= model.vocab_size * model.d_model
-    return 6 * parameters + 12 * model.layers * model.d_model * sequence_length
 
 
 def layouts(work: Work, kind: Gpu, gpus: int, *, gpus_per_node: int = 8, usable: float = 0.97) -> list[Layout]:
@@ -154,7 +144,7 @@ def _layout(
         _stage_bytes(work, stages, number, data, tensor, zero, micro, micro_steps, again)
         for number in range(pipeline)
     )
-    flops = flops_per_token(model, length)
+    flops, _ = step_flops(model, 1, length)
     reached = kind.peak_tflops * 1e12 * kind.reached_fraction
     slowest = _slowest_share(model, length, stages)
     compute = micro * length * flops * slowest / tensor / reached * (4 / 3 if again else 1)
@@ -232,7 +222,7 @@ def _activation_bytes(model: ModelConfig, tensor: int, size: int) -> float:
 def _slowest_share(model: ModelConfig, length: int, stages: Sequence[int]) -> float:
     """The share of a token's operations that the slowest stage has; the logits count for the last one."""
     table = 6 * model.vocab_size * model.d_model
-    layers = flops_per_token(model, length, input_embedding=False) - table
+    layers = step_flops(model, 1, length)[1] - table
     shares = [layers * count / model.layers for count in stages]
     shares[-1] += table
     return max(shares) / sum(shares)

@@ -41,13 +41,13 @@ from training.data.stream import RowSource, RowStream
 from training.model.attention import attention_of, document_mask
 from training.model.decoder import Decoder, ModelConfig, initialise
 from training.model.presets import preset, tiny
+from training.step_metrics import peak_tflops_of, squared_lengths, step_flops
 
 SPECIAL = SpecialTokens(eos_id=EOS, pad_id=PAD, filler_id=FILLER)
 VOCABULARY = 32_000
 WARM_UP = 8
 CLIP, RATE = 1.0, 1e-4
 BYTES_PER_PARAMETER = 18  # bf16 weights and gradients, fp32 masters, moments, and one buffer of the reduction
-PEAKS = {"H100": 989, "H200": 989, "H800": 989, "A100": 312, "A800": 312}
 Step = Callable[[list[RowArrays]], float]
 
 
@@ -113,7 +113,7 @@ def _tell(told: dict[str, Any], model: str, found: dict[str, dict[str, Any]]) ->
 
 def _met(told: dict[str, Any]) -> dict[str, bool] | None:
     """The bars: half of the peak on Hopper, 58% on A100's kind, 1.05 times plain torch; None where none applies."""
-    peak = next((tflops for kind, tflops in PEAKS.items() if kind in told["gpu"]), None)
+    peak = peak_tflops_of(told["gpu"])
     if peak is None or told["toy"]:
         return None
     least = 0.58 if peak == 312 else 0.50
@@ -149,19 +149,17 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
         loss = steps(batch) / max(sum(row.trained_tokens for row in batch), 1)
         if number >= WARM_UP:
             tokens += rows * length
-            squares += sum(int((np.bincount(row.documents).astype(np.int64) ** 2).sum()) for row in batch)
+            squares += sum(squared_lengths(row) for row in batch)
     _synchronise(device)
     seconds = time.perf_counter() - begun
-    width = 12 * config.layers * config.heads * config.head_width
-    card = torch.cuda.get_device_name() if device == "cuda" else ""
-    peak = next((tflops for kind, tflops in PEAKS.items() if kind in card), 1)
+    available = 1e12 * seconds * (peak_tflops_of(torch.cuda.get_device_name() if device == "cuda" else "") or 1.0)
     told = {
         "layers": config.layers,
         "parameters": config.parameters,
         "seconds": round(seconds, 3),
         "tokens_per_s": round(tokens / seconds, 1),
-        "mfu": round((6 * config.parameters * tokens + width * squares) / seconds / peak / 1e12, 4),
-        "mfu_full": round((6 * config.parameters + width * length) * tokens / seconds / peak / 1e12, 4),
+        "mfu": round(step_flops(config, tokens, squares)[0] / available, 4),
+        "mfu_full": round(step_flops(config, tokens, tokens * length)[0] / available, 4),
         "loss": round(loss, 4),
         "memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else 0.0,
     }

@@ -4,8 +4,9 @@ import pytest
 
 from pipelines.errors import ConfigError
 from training.hardware import gpu
-from training.layouts import Work, flops_per_token, layout, layouts, stage_layers
+from training.layouts import Work, layout, layouts, stage_layers
 from training.model.presets import preset, scaled
+from training.step_metrics import step_flops
 
 SKYWORK = Work(model=preset("skywork-13b", 65_519), sequence_length=4096, rows_per_batch=4096)
 A800 = gpu("a800-80g")
@@ -65,9 +66,9 @@ def test_what_fits_nowhere_gives_no_layout():
 
 
 def test_operations_of_a_token_are_those_of_the_published_figure():
-    assert flops_per_token(SKYWORK.model, 4096) == pytest.approx(94.9e9, rel=0.002)
-    without = flops_per_token(SKYWORK.model, 4096, input_embedding=False)
-    assert flops_per_token(SKYWORK.model, 4096) - without == 6 * 65_519 * 4608
+    whole, without = step_flops(SKYWORK.model, 1, 4096)
+    assert whole == pytest.approx(94.9e9, rel=0.002)
+    assert whole - without == 6 * 65_519 * 4608
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are():
