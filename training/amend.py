@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from pipelines.datasets import open_dataset
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import InputError
 from training.data.batches import BatchPlan
+from training.data.mixture import cell_weights
 from training.data.order import Order
 from training.data.plan import DatasetPin, Plan
 from training.data.revise import Change, Source, revise
@@ -33,8 +34,13 @@ class Amendment:
     """What may change on a run's way; what is not given stays as it was."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    weights: dict[str, float] = field(default_factory=dict, metadata={"doc": "weight of each cell in the mixture"})
+    weights: dict[str, float] = field(
+        default_factory=dict, metadata={"doc": "weight of each cell, or of all that match a pattern such as en.web.*"}
+    )
     ramp_steps: int = field(default=0, metadata={"doc": "steps in which the shares move to these weights"})
+    ramp_from: dict[str, float] = field(
+        default_factory=dict, metadata={"doc": "weights that the ramp begins with; empty: the shares before"}
+    )
     tokens: tuple[str, ...] = field(default=(), metadata={"doc": "token datasets to read at their newest versions"})
     sequence_length: int | None = field(default=None, metadata={"doc": "tokens a row"})
     rows_per_batch: int | None = field(default=None, metadata={"doc": "rows a step, over all workers"})
@@ -50,6 +56,7 @@ class Amendment:
     schedule: Literal["cosine", "constant", "wsd"] | None = field(
         default=None, metadata={"doc": "how the rate goes on after the warm-up"}
     )
+    decay_fraction: float | None = field(default=None, metadata={"doc": "share of the run in which wsd falls"})
     rewarm: bool = field(default=False, metadata={"doc": "begin the schedule anew at the change, warm-up included"})
 
 
@@ -75,9 +82,10 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
     pins = [*_pins(plan), *(dataset.pin for dataset in newest.values())]
     shards = _shards(store, pins)
     sources = _sources(plan, shards, newest)
-    weights = dict(amendment.weights) or {cell.name: float(cell.share) for cell in segment.cells if cell.share}
-    if unknown := sorted(set(weights) - set(sources)):
-        raise ConfigError(f"weights name cells {unknown}; there are {sorted(sources)}")
+    known = {name: shards.datasets[s.dataset].tokens_by_cell[s.cell] for name, s in sources.items()}
+    weights = {cell.name: float(cell.share) for cell in segment.cells if cell.share}
+    if amendment.weights:
+        weights = cell_weights(amendment.weights, known)
     change = Change(
         weights=weights,
         sources=sources,
@@ -85,13 +93,14 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
         rows_per_batch=amendment.rows_per_batch or segment.rows_per_batch,
         steps=amendment.steps or batches.steps,
         ramp_steps=amendment.ramp_steps,
+        ramp_from=cell_weights(amendment.ramp_from, known) if amendment.ramp_from else None,
         max_laps=amendment.max_laps,
         on_depletion=amendment.on_depletion,
         skips=amendment.skips,
     )
     later = revise(plan, change, from_position, shards)
     schedule = dict(state.recipe.get("schedule", {}))
-    rates = {"peak_rate": "peak_rate", "warmup_fraction": "warmup_fraction", "floor_fraction": "floor_fraction"}
+    rates = {name: name for name in ("peak_rate", "warmup_fraction", "floor_fraction", "decay_fraction")}
     rates["schedule"] = "kind"
     asked = {rates[name]: getattr(amendment, name) for name in rates if getattr(amendment, name) is not None}
     if amendment.rewarm:

@@ -215,6 +215,24 @@ class RunLog:
             return True
 
 
+def begin_branch(
+    parent: RunLog, name: str, plan: Plan, recipe: dict[str, Any], checkpoint: dict[str, Any], note: dict[str, Any]
+) -> RunLog:
+    """Run `name`, which goes on from a checkpoint of `parent`; `note` says which, and what was asked.
+
+    ConflictError where the name is taken, or the parent gave the checkpoint up at this moment.
+    """
+    log = RunLog(parent.store, name)
+    place = ("number", "format", "kind", "at", "attempt")  # in the parent's chain
+    log.begin_branch(plan, recipe, {key: value for key, value in checkpoint.items() if key not in place}, note)
+    if checkpoint["key"] not in {kept["key"] for kept in parent.refresh().kept}:
+        raise ConflictError(
+            f"run {parent.name!r} gave up its checkpoint of step {checkpoint['step']} at this moment",
+            mend="branch from a newer one, under another name",
+        )
+    return log
+
+
 class Attempt:
     """A writer of the run: every entry it adds proves that no newer attempt has been opened."""
 

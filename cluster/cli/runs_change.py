@@ -9,7 +9,7 @@ import click
 
 from cluster.cli.options import open_root, print_json, print_table, with_json, with_root
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, ConflictError, InputError
+from pipelines.errors import ConfigError, InputError
 
 _CONFIG = click.option(
     "--config",
@@ -94,7 +94,7 @@ def branch(
     The run itself is left alone; both share the checkpoint and the rows before it.
     """
     from training.amend import Amendment, amended, as_note
-    from training.run_log import RunLog
+    from training.run_log import begin_branch
 
     store = open_root(root)
     name, _, step = what.partition("@")
@@ -108,13 +108,7 @@ def branch(
     made = amended(store, log.state_at(checkpoint["number"]), asked, checkpoint["position"])
     note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"], "change": as_note(asked)}
     if not dry_run:
-        entry = {key: value for key, value in checkpoint.items() if key not in _CHAIN_FIELDS}
-        RunLog(store, new).begin_branch(made.plan, made.recipe, entry, note)
-        if checkpoint["key"] not in {kept["key"] for kept in log.refresh().kept}:
-            raise ConflictError(
-                f"run {name!r} gave up its checkpoint of step {checkpoint['step']} at this moment",
-                mend="branch from a newer one, under another name",
-            )
+        begin_branch(log, new, made.plan, made.recipe, checkpoint, note)
     if as_json:
         print_json({"run": new, "branched_from": note, "dry_run": dry_run, **made.report})
         return
@@ -125,9 +119,6 @@ def branch(
         else f"{new} begins at step {checkpoint['step']} of {name}\n"
         f"`gristmill run pretrain --set run={new} --set planned=true` trains it"
     )
-
-
-_CHAIN_FIELDS = ("number", "format", "kind", "at", "attempt")
 
 
 @click.command()

@@ -7,7 +7,7 @@ one more lap, or the run ends there, as the change says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from training.data.batches import BatchPlan
 from training.data.mixture import Mixture, integer_shares
 from training.data.order import Order, ShardSizes
 from training.data.plan import CellPlan, DatasetPin, Plan, Segment
+from training.data.shards import TokenDataset
 
 RAMP_SEGMENTS = 16
 MOST_SEGMENTS = 10_000
@@ -38,10 +39,21 @@ class Change:
     sequence_length: int
     rows_per_batch: int
     steps: int  # of the whole run, those before the change included
-    ramp_steps: int = 0  # steps in which the shares move from those before to `weights`
+    ramp_steps: int = 0  # steps in which the shares move from `ramp_from`, or those before, to `weights`
+    ramp_from: Mapping[str, float] | None = None
     max_laps: int | None = None
     on_depletion: Literal["stop", "reweight", "repeat"] = "stop"
     skips: tuple[tuple[int, int], ...] = ()  # further positions that are not trained, all from the change on
+
+
+def fresh_sources(datasets: Sequence[TokenDataset]) -> dict[str, Source]:
+    """Every cell of the datasets by its name in the order: its label, or DATASET/LABEL where an earlier one has it."""
+    sources: dict[str, Source] = {}
+    for dataset in datasets:
+        for label in dataset.cells:
+            name = label if label not in sources else f"{dataset.pin.name}/{label}"
+            sources[name] = Source(dataset=dataset.pin, cell=label)
+    return sources
 
 
 def revise(plan: Plan | None, change: Change, from_position: int, sizes: ShardSizes, *, seed: int = 0) -> Plan:
@@ -96,9 +108,10 @@ class _Compiler:
         goal = {name: float(weight) for name, weight in self._change.weights.items() if weight}
         ramp = min(self._change.ramp_steps, left)
         total = sum(goal.values())
-        if not ramp or not self._last_shares or not total:
+        first = self._change.ramp_from or self._last_shares
+        if not ramp or not first or not total:
             return [(left, goal)]
-        start = {name: share / sum(self._last_shares.values()) for name, share in self._last_shares.items()}
+        start = {name: weight / sum(first.values()) for name, weight in first.items()}
         pieces = min(RAMP_SEGMENTS, ramp)
         phases = []
         for piece in range(pieces):

@@ -88,7 +88,7 @@ def test_a_newer_version_grows_a_cell_or_is_a_new_one_and_its_seen_documents_are
     source = RowSource(store, made.plan)
     tokens = {t for p in range(40, made.plan.end_position) for t in source.row(p).ids.tolist()}
     assert tokens & set(range(1600, 1777)), "the new shard is read"
-    with pytest.raises(ConfigError, match=r"weights name cells \['zh.web@v3'\]"):
+    with pytest.raises(ConfigError, match=r"weights name 'zh.web@v3', which fits no cell"):
         amended(store, RunLog(store, "tiny").state, replace(asked, weights={"zh.web@v3": 1}), 40)
 
 
