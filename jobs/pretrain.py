@@ -122,7 +122,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     from training.data.order import Order
     from training.data.plan import single_segment_plan
     from training.data.shards import TokenDataset, TokenShards
-    from training.engine import EngineConfig
+    from training.layout import EngineConfig
     from training.loop import recipe_of
     from training.model.presets import preset
     from training.schedule import Schedule
