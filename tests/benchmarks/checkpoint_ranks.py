@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, Save, restore
 from training.checkpoint.slices import STATES, box_intervals
 from training.data.stream import RowSource
-from training.engine import Engine, EngineConfig
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.engine import Engine
+from training.layout import EngineConfig
+from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog
 from training.schedule import Schedule
+from training.start import first_weights
 
 SAVED_AT = 6
 # As wide as the preset `mini`, with fewer tokens: 11 M parameters, 130 MB of masters and moments.
@@ -59,12 +62,12 @@ class Trained:
         """Its first weights are drawn."""
         self.log = RunLog(open_store(root), "tiny")
         self.source = RowSource(self.log.store, self.log.state.plan)
-        self.engine = Engine(initialise(Decoder(MODEL), 5), layout.config, self.source.shards.special)
+        self.engine = _engine(self.log, MODEL, layout, self.source)
         self._schedule = Schedule(**self.log.state.recipe["schedule"])
         self.probe = [self.source.row(self.source.batches.select(i)) for i in range(3)]
 
     def steps(self, first: int, last: int, *, late: int = 0) -> list[float]:
-        """Train the steps (first, last]: the loss of each.  `late`: the rate of so many steps later, a planted fault."""
+        """Train the steps (first, last]: the loss of each.  `late`: by the rate of so many steps later, a fault."""
         losses = []
         for step in range(first, last):
             engine, batch = self.engine, self.source.batches.batch(step)
@@ -72,8 +75,8 @@ class Trained:
             rows = self.source.rows(mine) if len(mine) else []
             tokens = torch.tensor([sum(row.trained_tokens for row in rows) * engine.speaks])
             torch.distributed.all_reduce(tokens)
-            micro = engine.config.micro_batch_rows
-            micro_steps = -(-(-(-len(batch.positions) // engine.data_size)) // micro)
+            most = math.ceil(len(batch.positions) / engine.data_size)
+            micro_steps = math.ceil(most / engine.config.micro_batch_rows)
             end = self.source.batches.batch(min(step + late, STEPS - 1)).end
             rate = self._schedule.learning_rate(end, self.source.plan.end_position)
             outcome = engine.train_step(
@@ -111,6 +114,10 @@ class Trained:
         )
         save.commit(attempt)
         return save
+
+
+def _engine(log: RunLog, model: ModelConfig, layout: Layout, source: RowSource) -> Engine:
+    return Engine(model, first_weights(log.store, model, 5, None), layout.config, source.shards.special)
 
 
 def write(root: str, layout: Layout) -> dict[str, Any]:
@@ -168,7 +175,7 @@ def plant(root: str, layout: Layout) -> dict[str, dict[str, Any]]:
 def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]]:
     """Seconds that training waits for a save of ours and for torch.save of the same state, in turn; and the uploads."""
     trained = Trained(root, layout)
-    engine = Engine(initialise(Decoder(LARGE), 5), layout.config, trained.source.shards.special)
+    engine = _engine(trained.log, LARGE, layout, trained.source)
     attempt = Attempt(trained.log, {}) if engine.rank == 0 else None
     took: dict[str, list[float]] = {"ours": [], "uploaded": [], "torch_save": []}
     for turn in range(rounds + 1):
@@ -199,7 +206,7 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
 def read_large(root: str, layout: Layout) -> float:
     """Bytes of slices that this rank read over the bytes that it holds."""
     trained = Trained(root, layout)
-    engine = Engine(initialise(Decoder(LARGE), 6), layout.config, trained.source.shards.special)
+    engine = _engine(trained.log, LARGE, layout, trained.source)
     entry = trained.log.state.checkpoint
     reader = CheckpointReader(trained.log.store, entry["key"], entry["sha256"])
     restore(engine, reader, [])

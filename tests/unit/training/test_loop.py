@@ -21,7 +21,7 @@ from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.data.stream import RowSource
 from training.metrics import read_metrics
-from training.model.decoder import Decoder
+from training.model.decoder import Decoder, initialise, parameter_shapes
 from training.run_log import RunLog
 from training.start import find_start, first_weights
 from training.step_metrics import PARTS
@@ -171,11 +171,11 @@ def test_the_nearest_whole_checkpoint_of_the_nodes_or_the_store_is_gone_on_from(
     assert not list((tmp_path / "whole/near").rglob("*.f32")), "a finished run needs none"
 
 
-def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroken, broken):
+def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroken, broken, tmp_path):
     store = open_store(unbroken[0])
     log = RunLog(store, "tiny")
     source, metrics = RowSource(store, log.state.plan), unbroken[1]["steps"]
-    model = first_weights(store, Decoder(MODEL), log.state.recipe["seed"], None)
+    model = initialise(Decoder(MODEL), log.state.recipe["seed"])
     sums: dict[str, list[float]] = {}
     for position in source.batches.batch(0).positions:
         row, where = source.row(int(position)), source.order.row(int(position))
@@ -183,14 +183,21 @@ def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroke
         batch = [torch.from_numpy(getattr(row, f)[None]).long() for f in ("ids", "positions", "documents", "labels")]
         loss, labels = sums.get(cell, (0.0, 0))
         with torch.no_grad():
-            sums[cell] = [loss + float(model.token_losses(*batch).sum()), labels + row.trained_tokens]
+            sums[cell] = [loss + float(model(*batch).sum()), labels + row.trained_tokens]
     assert set(sums) == {"en.web", "zh.web"}
     assert metrics[0]["tokens_by_cell"] == {cell: labels for cell, (_, labels) in sums.items()}
     for cell, (loss, labels) in sums.items():
         assert metrics[0]["loss_by_cell"][cell] == pytest.approx(loss / labels, rel=1e-5)
-    for one, other in zip(metrics, broken[1]["steps"], strict=False):
-        assert one["tokens_by_cell"] == other["tokens_by_cell"]
-        assert one["loss_by_cell"] == pytest.approx(other["loss_by_cell"], abs=5e-6)
+    jobs, zero_3 = [], {"zero_stage": 3, "persist_below_parameters": 100}
+    for name, layout in (("zero-3", zero_3), ("pipeline", {"pipeline_stages": 2})):
+        prepare(str(tmp_path / name))
+        jobs.append((str(tmp_path / name), "tiny", replace(SETTINGS, **layout), 3))
+    for run in (broken[1], *run_ranks(train_runs, 2, jobs)[0]):
+        for one, other in zip(metrics, run["steps"], strict=False):
+            assert one["tokens_by_cell"] == other["tokens_by_cell"]
+            assert one["loss_by_cell"] == pytest.approx(other["loss_by_cell"], abs=5e-6)
+            assert other["optimizer_seconds"] > 0
+    for one in metrics:
         assert sum(one["tokens_by_cell"].values()) == one["batch_tokens"]
         whole = sum(one["loss_by_cell"][cell] * n for cell, n in one["tokens_by_cell"].items())
         assert whole / one["batch_tokens"] == pytest.approx(one["loss"])
@@ -283,13 +290,13 @@ def test_a_run_may_begin_with_the_weights_of_another_ones_checkpoint(unbroken):
     store = open_store(unbroken[0])
     start, config = find_start(store, f"tiny@{STEPS}")
     assert config == MODEL
-    begun = first_weights(store, Decoder(config), 99, start)
-    drawn = first_weights(store, Decoder(config), 99, None)
+    begun = first_weights(store, config, 99, start)
+    drawn = first_weights(store, config, 99, None)
     entry = RunLog(store, "tiny").state.checkpoint
     trained = load_decoder(CheckpointReader(store, entry["key"], entry["sha256"]))
-    for one, two, other in zip(begun.parameters(), trained.parameters(), drawn.parameters(), strict=True):
-        assert torch.equal(one, two)
-        assert not torch.equal(one, other)
+    for name, weights in trained.named_parameters():
+        assert torch.equal(begun(name), weights)
+        assert not torch.equal(begun(name), drawn(name))
     with pytest.raises(InputError, match=r"no checkpoint of step 7"):
         find_start(store, "tiny@7")
     with pytest.raises(InputError, match="neither a folder nor RUN@STEP"):
@@ -300,16 +307,15 @@ def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
     pytest.importorskip("safetensors")
     from training.model.llama import write_llama
 
-    model = first_weights(open_store(unbroken[0]), Decoder(MODEL), 4, None)
-    weights = dict(model.named_parameters())
-    write_llama(tmp_path / "hf", MODEL, list(weights), lambda n: weights[n].data, dtype="float32", ids={}, longest=24)
+    drawn, names = first_weights(open_store(unbroken[0]), MODEL, 4, None), list(parameter_shapes(MODEL))
+    write_llama(tmp_path / "hf", MODEL, names, drawn, dtype="float32", ids={}, longest=24)
     store = open_store(unbroken[0])
     start, config = find_start(store, str(tmp_path / "hf"))
-    begun = first_weights(store, Decoder(config), 1, start)
-    assert all(torch.equal(one, two) for one, two in zip(begun.parameters(), model.parameters(), strict=True))
+    begun = first_weights(store, config, 1, start)
+    assert all(torch.equal(begun(name), drawn(name)) for name in names)
     (tmp_path / "hf" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text() + " ")
     with pytest.raises(IntegrityError, match="the run pins"):
-        first_weights(store, Decoder(config), 1, start)
+        first_weights(store, config, 1, start)
 
 
 def test_saves_in_the_background_are_whole_and_a_death_beside_one_costs_at_most_that_one(unbroken, tmp_path):
