@@ -13,7 +13,7 @@ import torch
 
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConflictError
-from tests.unit.training.training_tasks import ENGINE, MODEL, STEPS
+from tests.unit.training.training_tasks import ENGINE, STEPS
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import Progress, Save, restore
 from training.checkpoint.slices import STATES, box_intervals
@@ -26,6 +26,7 @@ from training.schedule import Schedule
 from training.start import first_weights
 
 SAVED_AT = 6
+MODEL = ModelConfig(vocab_size=61, d_model=24, layers=3, heads=4, kv_heads=2, d_ff=48)
 # As wide as the preset `mini`, with fewer tokens: 11 M parameters, 130 MB of masters and moments.
 LARGE = ModelConfig(vocab_size=2048, d_model=384, layers=6, heads=6, kv_heads=2, d_ff=1024)
 
