@@ -169,7 +169,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
         return _plan_after(config, context)
     from training.data.order import Order
     from training.data.shards import TokenDataset, TokenShards
-    from training.engine import EngineConfig
+    from training.layout import EngineConfig
     from training.loop import recipe_of
     from training.model.presets import preset
     from training.start import find_start

@@ -28,9 +28,10 @@ from training.checkpoint.retention import Retention, is_milestone
 from training.checkpoint.saved import Progress, Save, read_runs, restore
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
-from training.engine import LAYOUT_FIELDS, Engine, EngineConfig
+from training.engine import Engine
+from training.layout import LAYOUT_FIELDS, EngineConfig
 from training.metrics import MetricsWriter, TensorBoardWriter
-from training.model.decoder import Decoder, ModelConfig
+from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 from training.start import first_weights
@@ -164,8 +165,8 @@ class _Attempt:
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
-        model = first_weights(store, Decoder(self._model), state.recipe["seed"], state.recipe.get("start"))
-        self._engine = Engine(model, config, self._source.shards.special)
+        weights = first_weights(store, self._model, state.recipe["seed"], state.recipe.get("start"))
+        self._engine = Engine(self._model, weights, config, self._source.shards.special)
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None
         self._board: TensorBoardWriter | None = None
         self._clock, self._cells = StepClock(), CellLosses(state.plan)

@@ -39,7 +39,7 @@ from training.data.plan import DatasetPin, single_segment_plan
 from training.data.rows import IGNORED, RowArrays, SpecialTokens
 from training.data.stream import RowSource, RowStream
 from training.model.attention import attention_of, document_mask
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.model.decoder import Decoder, ModelConfig, draw, parameter_shapes
 from training.model.presets import preset, tiny
 from training.step_metrics import peak_tflops_of, squared_lengths, step_flops
 
@@ -211,7 +211,8 @@ def _stream(folder: str, rows: int, length: int, steps: int, vocab_size: int) ->
 
 
 def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
-    from training.engine import Engine, EngineConfig, join_process_group
+    from training.engine import Engine, join_process_group
+    from training.layout import EngineConfig
 
     with tempfile.NamedTemporaryFile() as meeting:
         join_process_group(rank=0, world_size=1, init_method=f"file://{meeting.name}-group")
@@ -219,11 +220,13 @@ def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
     layout = EngineConfig(
         zero_stage=1, precision="bf16", micro_batch_rows=rows, gradient_clip=CLIP, compile_model=fast
     )
-    engine = Engine(initialise(Decoder(config), 1), layout, SPECIAL)
+    shapes = parameter_shapes(config)
+    engine = Engine(config, lambda name: draw(config, name, shapes[name], 1), layout, SPECIAL)
 
     def step(batch: list[RowArrays]) -> float:
         tokens = sum(row.trained_tokens for row in batch)
-        return engine.train_step(batch, micro_steps=1, trained_tokens=tokens, learning_rate=RATE).nll_sum
+        outcome = engine.train_step(batch, micro_steps=1, trained_tokens=tokens, learning_rate=RATE)
+        return float(outcome.row_losses.sum())
 
     return step
 
@@ -234,7 +237,7 @@ def _plain(config: ModelConfig, _rows: int, _length: int) -> Step:
         model = initialise_on(Decoder(config))
     model.attention_way = "dense"
     run = torch.compile(model) if device == "cuda" else model
-    return _autocast_step(model, lambda ids, places, documents, labels: run(ids, places, documents, labels), device)
+    return _autocast_step(model, lambda *batch: run(*batch).sum(), device)
 
 
 def _hugging_face(config: ModelConfig, _rows: int, length: int) -> Step:

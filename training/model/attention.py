@@ -23,14 +23,15 @@ Way = Literal["auto", "dense", "documents", "flex"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (B, H, L, K), k and v (B, G, L, K) -> (B, H, L, K)
 
 
-def attention_of(documents_BL: Tensor, positions_BL: Tensor, *, alibi_heads: int = 0, way: Way = "auto") -> Attend:
-    """Attention of these rows: causal, inside documents; with `alibi_heads` biased by distance (Press et al., 2021).
+def attention_of(
+    documents_BL: Tensor, positions_BL: Tensor, *, slopes_H: Tensor | None = None, way: Way = "auto"
+) -> Attend:
+    """Attention of these rows: causal, inside documents; with `slopes_H` biased by distance (Press et al., 2021).
 
     Made once a forward pass: mask or borders are the same in every layer.
     """
     if way == "auto":
         way = "flex" if documents_BL.device.type == "cuda" else "documents"
-    slopes_H = alibi_slopes(alibi_heads).to(documents_BL.device) if alibi_heads else None
     if way == "flex":
         return _flex(documents_BL, positions_BL, slopes_H)
     if way == "documents":

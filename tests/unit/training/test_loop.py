@@ -21,7 +21,7 @@ from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.data.stream import RowSource
 from training.metrics import read_metrics
-from training.model.decoder import Decoder
+from training.model.decoder import parameter_shapes
 from training.run_log import RunLog
 from training.start import find_start, first_weights
 from training.step_metrics import PARTS
@@ -283,13 +283,13 @@ def test_a_run_may_begin_with_the_weights_of_another_ones_checkpoint(unbroken):
     store = open_store(unbroken[0])
     start, config = find_start(store, f"tiny@{STEPS}")
     assert config == MODEL
-    begun = first_weights(store, Decoder(config), 99, start)
-    drawn = first_weights(store, Decoder(config), 99, None)
+    begun = first_weights(store, config, 99, start)
+    drawn = first_weights(store, config, 99, None)
     entry = RunLog(store, "tiny").state.checkpoint
     trained = load_decoder(CheckpointReader(store, entry["key"], entry["sha256"]))
-    for one, two, other in zip(begun.parameters(), trained.parameters(), drawn.parameters(), strict=True):
-        assert torch.equal(one, two)
-        assert not torch.equal(one, other)
+    for name, weights in trained.named_parameters():
+        assert torch.equal(begun(name), weights)
+        assert not torch.equal(begun(name), drawn(name))
     with pytest.raises(InputError, match=r"no checkpoint of step 7"):
         find_start(store, "tiny@7")
     with pytest.raises(InputError, match="neither a folder nor RUN@STEP"):
@@ -300,16 +300,15 @@ def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
     pytest.importorskip("safetensors")
     from training.model.llama import write_llama
 
-    model = first_weights(open_store(unbroken[0]), Decoder(MODEL), 4, None)
-    weights = dict(model.named_parameters())
-    write_llama(tmp_path / "hf", MODEL, list(weights), lambda n: weights[n].data, dtype="float32", ids={}, longest=24)
+    drawn, names = first_weights(open_store(unbroken[0]), MODEL, 4, None), list(parameter_shapes(MODEL))
+    write_llama(tmp_path / "hf", MODEL, names, drawn, dtype="float32", ids={}, longest=24)
     store = open_store(unbroken[0])
     start, config = find_start(store, str(tmp_path / "hf"))
-    begun = first_weights(store, Decoder(config), 1, start)
-    assert all(torch.equal(one, two) for one, two in zip(begun.parameters(), model.parameters(), strict=True))
+    begun = first_weights(store, config, 1, start)
+    assert all(torch.equal(begun(name), drawn(name)) for name in names)
     (tmp_path / "hf" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text() + " ")
     with pytest.raises(IntegrityError, match="the run pins"):
-        first_weights(store, Decoder(config), 1, start)
+        first_weights(store, config, 1, start)
 
 
 def test_saves_in_the_background_are_whole_and_a_death_beside_one_costs_at_most_that_one(unbroken, tmp_path):

@@ -11,7 +11,7 @@ from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConflictError
 from tests.unit.training.token_shards import documents_of, write_tokens
 from training.data.plan import DatasetPin, single_segment_plan
-from training.engine import EngineConfig
+from training.layout import EngineConfig
 from training.loop import LoopSettings, recipe_of, train
 from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog, request_stop
