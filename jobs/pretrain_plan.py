@@ -1,7 +1,7 @@
 """The cost model of pretrain: the layouts that fit the GPUs asked for, and what the run would take and read.
 
-Nothing is measured on a sample: layouts come from arithmetic (training/layout_search.py), the mixture from the order itself,
-so laps and tokens of each cell are those that the run will read.
+Nothing is measured on a sample: layouts come from arithmetic (training/layout_search.py), the mixture from the order
+itself, so laps and tokens of each cell are those that the run will read.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
 from training.data.stream import RowSource
 from training.metrics import read_metrics
-from training.model.decoder import parameter_shapes
+from training.model.decoder import Decoder, initialise, parameter_shapes
 from training.run_log import RunLog
 from training.start import find_start, first_weights
 from training.step_metrics import PARTS
@@ -175,7 +175,7 @@ def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroke
     store = open_store(unbroken[0])
     log = RunLog(store, "tiny")
     source, metrics = RowSource(store, log.state.plan), unbroken[1]["steps"]
-    model = first_weights(store, Decoder(MODEL), log.state.recipe["seed"], None)
+    model = initialise(Decoder(MODEL), log.state.recipe["seed"])
     sums: dict[str, list[float]] = {}
     for position in source.batches.batch(0).positions:
         row, where = source.row(int(position)), source.order.row(int(position))
