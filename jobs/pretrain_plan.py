@@ -1,7 +1,7 @@
 """The cost model of pretrain: the layouts that fit the GPUs asked for, and what the run would take and read.
 
-Nothing is measured on a sample: layouts come from arithmetic (training/layouts.py), the mixture from the order itself,
-so laps and tokens of each cell are those that the run will read.
+Nothing is measured on a sample: layouts come from arithmetic (training/layout_search.py), the mixture from the order
+itself, so laps and tokens of each cell are those that the run will read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VOCABULARY = 65_536  # where there are no tokens yet
 def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
     """Layouts, time, money, checkpoints, requests; and of the mixture what each cell gives, where there are tokens."""
     from training.hardware import gpu
-    from training.layouts import Work, layouts
+    from training.layout_search import Work, layouts
     from training.model.decoder import ModelConfig
     from training.model.presets import preset
     from training.step_metrics import step_flops

@@ -39,7 +39,7 @@ from training.data.plan import DatasetPin, single_segment_plan
 from training.data.rows import IGNORED, RowArrays, SpecialTokens
 from training.data.stream import RowSource, RowStream
 from training.model.attention import attention_of, document_mask
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.model.decoder import Decoder, ModelConfig, draw, parameter_shapes
 from training.model.presets import preset, tiny
 from training.step_metrics import peak_tflops_of, squared_lengths, step_flops
 
@@ -211,7 +211,8 @@ def _stream(folder: str, rows: int, length: int, steps: int, vocab_size: int) ->
 
 
 def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
-    from training.engine import Engine, EngineConfig, join_process_group
+    from training.engine import Engine, join_process_group
+    from training.layout import EngineConfig
 
     with tempfile.NamedTemporaryFile() as meeting:
         join_process_group(rank=0, world_size=1, init_method=f"file://{meeting.name}-group")
@@ -219,11 +220,13 @@ def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
     layout = EngineConfig(
         zero_stage=1, precision="bf16", micro_batch_rows=rows, gradient_clip=CLIP, compile_model=fast
     )
-    engine = Engine(initialise(Decoder(config), 1), layout, SPECIAL)
+    shapes = parameter_shapes(config)
+    engine = Engine(config, lambda name: draw(config, name, shapes[name], 1), layout, SPECIAL)
 
     def step(batch: list[RowArrays]) -> float:
         tokens = sum(row.trained_tokens for row in batch)
-        return engine.train_step(batch, micro_steps=1, trained_tokens=tokens, learning_rate=RATE).nll_sum
+        outcome = engine.train_step(batch, micro_steps=1, trained_tokens=tokens, learning_rate=RATE)
+        return float(outcome.row_losses.sum())
 
     return step
 
@@ -234,7 +237,7 @@ def _plain(config: ModelConfig, _rows: int, _length: int) -> Step:
         model = initialise_on(Decoder(config))
     model.attention_way = "dense"
     run = torch.compile(model) if device == "cuda" else model
-    return _autocast_step(model, lambda ids, places, documents, labels: run(ids, places, documents, labels), device)
+    return _autocast_step(model, lambda *batch: run(*batch).sum(), device)
 
 
 def _hugging_face(config: ModelConfig, _rows: int, length: int) -> Step:
@@ -299,29 +302,31 @@ def _autocast_step(model: torch.nn.Module, loss: Callable[..., torch.Tensor], de
 
 
 def _attention_errors() -> dict[str, float]:
-    """Largest difference from the dense mask, relative to the largest value, forward and gradients, by way."""
-    cuda = torch.cuda.is_available()
-    rng = np.random.default_rng(3)
-    documents = torch.from_numpy(np.sort(rng.integers(0, 9, (2, 512)), axis=1))
+    """Largest difference from the dense mask over the largest value, forward and gradients, by way.
+
+    In single precision; `varlen`, whose kernel has half precision only, beside the dense mask in the same.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    documents, _ = torch.sort(torch.randint(0, 9, (2, 512), generator=torch.Generator().manual_seed(3)), dim=1)
     places = torch.zeros_like(documents)
     for row in range(2):
         _, counts = torch.unique_consecutive(documents[row], return_counts=True)
         places[row] = torch.cat([torch.arange(int(count)) for count in counts])
-    device = "cuda" if cuda else "cpu"
     documents, places = documents.to(device), places.to(device)
-    inputs = [torch.randn(2, heads, 512, 64, device=device, generator=None) for heads in (8, 4, 4)]
+    inputs = [torch.randn(2, heads, 512, 64, device=device) for heads in (8, 4, 4)]
 
-    def both(way: Any) -> list[torch.Tensor]:
-        leaves = [one.clone().requires_grad_() for one in inputs]
+    def both(way: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [one.to(dtype).requires_grad_() for one in (x.clone() for x in inputs)]
         out = attention_of(documents, places, way=way)(*leaves)
-        out.square().sum().backward()
+        out.float().square().sum().backward()
         return [out.detach(), *(leaf.grad for leaf in leaves)]  # type: ignore[misc]
 
-    truth = both("dense")
-    ways = ["documents", "flex"] if cuda else ["documents"]
+    ways = {"documents": torch.float32}
+    if device == "cuda":
+        ways |= {"flex": torch.float32, "varlen": torch.bfloat16}
     errors = {}
-    for way in ways:
-        pairs = zip(both(way), truth, strict=True)
+    for way, dtype in ways.items():
+        pairs = zip(both(way, dtype), both("dense", dtype), strict=True)
         errors[way] = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     return errors
 
@@ -330,7 +335,7 @@ def _profile(step: Callable[[], object], steps: int = 3) -> dict[str, float]:
     """Share of the GPU's time by kind of kernel, and the share of the wall in which the GPU had nothing to do."""
     from torch.profiler import ProfilerActivity, profile
 
-    kinds = {"matrix": ("gemm", "cutlass", "nvjet", "xmma"), "attention": ("flex", "flash", "attention", "sdpa")}
+    kinds = {"matrix": ("gemm", "cutlass", "nvjet", "xmma"), "attention": ("flex", "flash", "fmha", "attention")}
     kinds |= {"optimizer": ("adam", "multi_tensor", "norm_"), "copies": ("memcpy", "memset"), "compiled": ("triton",)}
     step()
     _synchronise("cuda")
