@@ -158,16 +158,26 @@ def test_the_nearest_whole_checkpoint_of_the_nodes_or_the_store_is_gone_on_from(
     body[100] ^= 1
     slices.write_bytes(body)
     shutil.rmtree(tmp_path / "gone/near")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(unbroken[0], damaged)
+    sorted((damaged / "runs/tiny/log").iterdir())[-1].unlink()  # that it is finished
+    slices = next((damaged / "runs/tiny/checkpoints/step-00000014").rglob("*.f32"))
+    slices.write_bytes(slices.read_bytes()[:-2000])
+    jobs.append((str(damaged), "tiny", SETTINGS, None))
     ranks = run_ranks(train_runs, 1, jobs)
     both = (str(apart), "tiny", near(apart, "node-"), None)
     runs = [*zip(jobs, ranks[0], strict=True), (both, run_ranks(train_runs, 2, [both])[0][0])]
     begun = {job[0].rpartition("/")[2]: run["steps"][0]["step"] for job, run in runs}
-    assert begun == {"whole": 9, "spoilt": 7, "gone": 6, "one-node-of-two": 6, "apart": 9}
+    assert begun == {"whole": 9, "spoilt": 7, "gone": 6, "one-node-of-two": 6, "damaged": 11, "apart": 9}
+    [incident] = (damaged / "runs/tiny/incidents").iterdir()
+    assert "went on from step 10" in incident.read_text()
+    assert "step 14: " in incident.read_text()
     for job, run in runs:
         assert run["digest"] == unbroken[1]["digest"]
         assert max(abs(losses(run)[step] - losses(unbroken[1])[step]) for step in losses(run)) < 2e-6
         assert [m["step"] for m in read_metrics(open_store(job[0]), "tiny")] == list(range(1, STEPS + 1))
-        assert [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")] == [5, 10, STEPS]
+        saved = [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")]
+        assert saved == [5, 10, STEPS, STEPS] if job[0].endswith("damaged") else [5, 10, STEPS]
     assert not list((tmp_path / "whole/near").rglob("*.f32")), "a finished run needs none"
 
 
