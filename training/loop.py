@@ -191,6 +191,7 @@ class _Attempt:
         self._local = LocalTier(settings.local_folder, run) if settings.local_folder else None
         self._facts: dict[str, Any] = {
             "attempt": number,
+            "identity": state.identity,
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
             "parent": None,
             "tokenizer_sha256": self._source.shards.tokenizer["manifest_sha256"],
