@@ -71,7 +71,7 @@ class LoopSettings:
     milestone_every_tokens: int = 0
     keep_last: int = 0  # checkpoints that stay beside the milestones; 0: all
     background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
-    probe_rows: int = 4
+    probe_rows: int = 2  # a save waits for their forward pass; two, as one may be taken down
     rows_ahead: int = 256
     requests_in_flight: int = 64
     max_voids_of_a_shard: int = 3  # pages that stayed corrupt; also at most VOID_SHARE of the plan's tokens

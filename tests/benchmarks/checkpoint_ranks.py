@@ -184,7 +184,7 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
         began = time.perf_counter()
         progress, facts = Progress(step=turn + 1), {"attempt": 1, "loss": 0.0}
         save = Save(
-            engine, trained.log.store, "tiny", progress, folder="attempt-0001", model=LARGE, probe=[], facts=facts
+            engine, trained.log.store, "tiny", progress, folder="attempt-0001", model=LARGE, probe=trained.probe, facts=facts
         )
         waited = time.perf_counter() - began
         save.wait()
