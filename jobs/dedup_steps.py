@@ -152,7 +152,7 @@ def gather_part(work: Work, spec: dict[str, Any]) -> dict[str, int]:
     nodes = np.frombuffer(work.store.get_ranges(spec["nodes"], [tuple(spec["span"])])[0], np.int64)
     part = work.parts.slice(spec["part"], 1).to_pylist()[0]
     source = part["documents"] if spec["kind"] == "text" else part["signatures"]
-    body = gather(work.store.get(source), spec["kind"], part["first_node"], nodes)
+    body = gather(work.store, source, spec["kind"], part["first_node"], nodes)
     work.store.put(_gathered_key(work, spec["kind"], spec["round"], spec["part"]), body)
     return {f"read_{spec['kind']}": len(nodes), f"read_{spec['kind']}_earlier": int((nodes < work.fresh_from).sum())}
 
