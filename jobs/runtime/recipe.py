@@ -83,13 +83,18 @@ def run_steps(
     engine: str | None = None,
     report: Callable[[Step], None] = lambda _step: None,
 ) -> list[Outcome]:
-    """Run in order; what a step commits is pinned for the steps after it."""
+    """Run in order; what a step commits is pinned for the steps after it.
+
+    All settings are read before the first job begins: a fault in those of the last must not cost the others' hours.
+    """
+    configs = []
+    for step in steps:
+        sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
+        configs.append(parse_config(load_job(step.job).Config, [s for s in sources if s[1]])[0])
     context.prepare()
     outcomes = []
-    for step in steps:
+    for step, config in zip(steps, configs, strict=True):
         module = load_job(step.job)
-        sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
-        config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
         if wanted not in ("process", context.engine_open):
             context.close_engines()  # two engines at once do not fit a small machine
