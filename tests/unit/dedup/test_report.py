@@ -92,6 +92,12 @@ def test_the_command_shows_it_and_writes_a_page(root, tmp_path, capsys):
     assert '"accepted"' in call("--json")
     left = open_dataset(open_store(root), "dedup").to_arrow().to_pylist()[0]
     main(["explain", left["id"], "--root", str(root)])
-    assert "dedup.state: 14 (a near copy, found in round 1)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "dedup.state: 14 (a near copy, found in round 1)" in told
+    stays = left["dedup.match"]
+    assert stays == left["dedup.cluster"] and 0.7 <= left["dedup.similarity"] < 1
+    for column in ("match", "cluster", "cluster_size", "similarity", "first_seen"):
+        assert f"  dedup.{column}: {left[f'dedup.{column}']}\n" in told
+    assert left["dedup.cluster_size"] == 3 and left["dedup.first_seen"] == "2026-11-03T00:00:00Z"
     assert "page.html: dedup version 1" in call("--output", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")
