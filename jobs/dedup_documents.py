@@ -37,8 +37,8 @@ _ALIGNED = ("input", "signatures")  # roles of the parents
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 3
-VERSION = 3
+SIGNATURES_VERSION = 4
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
