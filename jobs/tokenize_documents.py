@@ -42,6 +42,7 @@ ENGINE = "ray"
 VERSION = 2
 _ENCODERS = ("fast", "reference", "tokenizers")
 _COMPARED_ONE_IN = 1024  # documents, with what SentencePiece gives
+_COLUMNS = ["id", "language", "source", "source_type", "domain"]
 _LEDGER_COLUMNS = ["id", "url", "file", "offset", "length"]
 _BOOKS = {
     "documents": Equation(total="documents", terms=("placed", "rejected", "failed")),
@@ -270,7 +271,7 @@ def _put_listing(store: Store, prefix: str, group: list[Unit]) -> str:
 
 
 def _spill_key(prefix: str, unit: str) -> str:
-    return f"{prefix}/spill/{unit}.parquet"
+    return f"{prefix}/spill/{unit}"
 
 
 def _check_placed(context: Context, stage: Stage, rows: pa.Table, units: list[Unit], prefix: str) -> None:
@@ -317,7 +318,7 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     """Encode one corpus part to its spill file, its counts, and the ledger rows of what has no text."""
     from pipelines.tokens.cells import cell_column, id_hashes, named_domains, plain_name, quality_buckets, quality_names
     from pipelines.tokens.encode import Encoder, EncodeRules, check_sample
-    from pipelines.tokens.spill import encode_spill, spill_table
+    from pipelines.tokens.spill import put_spill, spill_of
     from pipelines.tokens.tokenizer import Tokenizer
     from pipelines.tokens.totals import encode_buckets, encode_domains, tokens_by
 
@@ -328,9 +329,9 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     rules, prefix = EncodeRules(**worker_config["rules"]), worker_config["prefix"]
 
     def encode(unit: Unit) -> UnitResult:
-        columns = [*_LEDGER_COLUMNS, "text", "language", "source", "source_type", "domain"]
-        documents = read_parquet(store.get(unit.spec["part"]), columns).combine_chunks()
-        column = {name: documents[name].combine_chunks() for name in columns}
+        body = store.get(unit.spec["part"])
+        documents = read_parquet(body, ["text", *_COLUMNS])
+        column = {name: documents[name].combine_chunks() for name in _COLUMNS}
         ids, buckets = column["id"], np.full(documents.num_rows, -1)
         if unit.spec["scores"]:
             scored = read_parquet(store.get(unit.spec["scores"]), ["id", "quality.fasttext"])
@@ -339,18 +340,17 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         column["quality"] = quality_names(buckets)
         told_apart = named_domains(column["domain"], worker_config["cell_domains"])
         cells = cell_column([told_apart if name == "domain" else column[name] for name in worker_config["cells"]])
-        encoded = encoder.encode(column["text"], rules)
+        encoded = encoder.encode(documents["text"], rules)
         hashes = id_hashes(ids, worker_config["seed"])
         picked = np.flatnonzero(hashes[encoded.rows] % _COMPARED_ONE_IN == 0)
-        compared = check_sample(encoder, column["text"], ids, encoded, picked)
-        spilled = spill_table(encoded, cells, hashes, ids)
-        store.put(_spill_key(prefix, unit.id), encode_spill(spilled))
+        compared = check_sample(encoder, documents["text"], ids, encoded, picked)
+        put_spill(store, _spill_key(prefix, unit.id), spill_of(encoded, cells, hashes, ids))
         store.put(_sizes_key(prefix, unit.id), encode_buckets(encoded, cells, hashes))
         store.put(_domains_key(prefix, unit.id), encode_domains(encoded, column["domain"], column["language"]))
 
         is_empty = np.ones(documents.num_rows, bool)
         is_empty[encoded.rows] = False
-        empty = documents.select(_LEDGER_COLUMNS).filter(pa.array(is_empty))
+        empty = read_parquet(body, _LEDGER_COLUMNS).filter(pa.array(is_empty)) if is_empty.any() else None
         cut = int(encoded.tokens_cut.sum())
         store.put(_books_key(prefix, unit.id), _encode_books(_rejected(empty), cut))
 
@@ -385,10 +385,10 @@ def _keys(ids: Iterable[str | None]) -> list[bytes]:
     return [(document or "").encode() for document in ids]
 
 
-def _rejected(empty: pa.Table) -> pa.Table:
+def _rejected(empty: pa.Table | None) -> pa.Table:
     rows = [
         {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "no_tokens"}
-        for row in empty.to_pylist()
+        for row in (empty.to_pylist() if empty is not None else ())
     ]
     return pa.Table.from_pylist(rows, schema=LEDGER)
 

@@ -116,7 +116,7 @@ def _measure(
     began = cpu_seconds()
     done = encode(Unit(id=f"{number:032x}", input=row["input"], spec=spec))
     listing = f"plan/listing-{number}.json"
-    spill = f"plan/spill/{number:032x}.parquet"
+    spill = f"plan/spill/{number:032x}"
     store.put(listing, json.dumps([[spill, made.key]]).encode())
     output = 0
     for cell in [name.removeprefix("cells.") for name in done.counters.values if name.startswith("cells.")]:
@@ -126,7 +126,7 @@ def _measure(
     cpu = cpu_seconds() - began
     tokens = done.counters.values["tokens.in"][0]
     stored = row["bytes"] * rows / max(1, len(table))
-    for key in (made.key, spill, listing):
+    for key in (made.key, f"{spill}.rows.parquet", f"{spill}.tokens", listing):
         store.delete(key)
     return {"cpu": cpu, "tokens": float(tokens), "output": float(output), "stored": stored, "rows": float(rows)}
 
@@ -141,4 +141,3 @@ def score_parts(quality: Dataset | None) -> dict[str, str]:
     if quality is None:
         return {}
     return {row["input"]: row["key"] for row in quality.parts().select(["input", "key"]).to_pylist()}
-

@@ -53,10 +53,12 @@ def cell_column(columns: Sequence[pa.Array]) -> pa.DictionaryArray:
     whatever the columns hold.
     """
     made = [column if isinstance(column, pa.DictionaryArray) else _encoded(column) for column in columns]
-    codes = np.stack([np.asarray(column.indices) for column in made], axis=1).astype(np.int64)
-    found, where = np.unique(codes, axis=0, return_inverse=True)
+    codes = [np.asarray(column.indices).astype(np.int64) for column in made]
+    sizes = tuple(max(1, len(column.dictionary)) for column in made)
+    found, where = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True)
     values = [[plain_name(value) for value in column.dictionary.to_pylist()] for column in made]
-    names = [".".join(names[code] for names, code in zip(values, row, strict=True)) for row in found.tolist()]
+    rows = np.stack(np.unravel_index(found, sizes), axis=1).tolist()
+    names = [".".join(names[code] for names, code in zip(values, row, strict=True)) for row in rows]
     plain = sorted(set(names))
     place = np.array([plain.index(name) for name in names], np.int32)
     return pa.DictionaryArray.from_arrays(place[where.reshape(-1)], pa.array(plain, pa.string()))

@@ -145,7 +145,9 @@ class Encoder:
         return _joined([*runs, tokens[at:]], self.dtype), lengths, len(risky)
 
 
-def check_sample(encoder: Encoder, texts: pa.Array, ids: pa.Array, encoded: Encoded, picked: np.ndarray) -> int:
+def check_sample(
+    encoder: Encoder, texts: pa.Array | pa.ChunkedArray, ids: pa.Array, encoded: Encoded, picked: np.ndarray
+) -> int:
     """Compare the `picked` ones of the placed documents with SentencePiece; how many were compared.
 
     Raises IntegrityError, with the first document, where any id differs or the ids do not give back the text.
