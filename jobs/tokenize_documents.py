@@ -145,7 +145,9 @@ def plan(config: Config, context: Context, request: Request) -> Plan:
     corpus = context.open(config.corpus)
     quality = context.open(config.quality) if config.quality else None
     worker_config = _worker_config(config, context.open(f"artifacts/{config.tokenizer}"))
-    return plan_tokens(corpus, score_parts(quality), open_encoder, open_sharder, worker_config, request)
+    return plan_tokens(
+        corpus, score_parts(quality), open_encoder, open_sharder, worker_config, config.shard_tokens, request
+    )
 
 
 def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:

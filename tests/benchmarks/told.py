@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,15 @@ from typing import Any
 
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
+
+# Told by the process itself: what the system tells of a child counts its parent's memory from before the exec.
+_COMMAND = """
+import atexit, sys
+from cluster.cli import main
+from jobs.runtime.cost import cpu_seconds, peak_memory_mb
+atexit.register(lambda: sys.stderr.write(f"\\n{cpu_seconds()} {peak_memory_mb()}\\n"))
+main()
+"""
 
 
 def told_and_used(root: Path, job: str, output: str, *settings: str, fraction: float = 0.1) -> dict[str, Any]:
@@ -30,14 +38,14 @@ def told_and_used(root: Path, job: str, output: str, *settings: str, fraction: f
 
 def _run(arguments: list[str]) -> tuple[bytes, float, float]:
     """(stdout, CPU seconds, bytes of peak memory) of `gristmill` with these arguments."""
-    with subprocess.Popen([sys.executable, "-m", "cluster.cli", *arguments], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        body = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    with subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        body, told = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"gristmill {' '.join(arguments)} ended with {process.returncode}")
-    return body, used.ru_utime + used.ru_stime, 1024.0 * used.ru_maxrss
+        raise RuntimeError(f"gristmill {' '.join(arguments)} ended with {process.returncode}: {told.decode()[-2000:]}")
+    cpu, memory = (float(word) for word in told.split()[-2:])
+    return body, cpu, memory * 1e6
 
 
 def worst(found: dict[str, Any]) -> float:
