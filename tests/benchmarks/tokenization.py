@@ -258,21 +258,13 @@ def way_back_seconds(root: Path, output: str, count: int = 50) -> tuple[float, f
     return round(slowest, 4), round(time.perf_counter() - began, 2)
 
 
-def peak(data: Path, model: Path, megabytes: float) -> float:
-    """MB at most of a process of its own that makes and tokenizes so much."""
-    command = [sys.executable, "-m", "tests.benchmarks.tokenization", "--data", str(data), "--peak", str(megabytes)]
-    done = subprocess.run([*command, "--model", str(model)], capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def peak_here(data: Path, model: bytes, megabytes: float) -> None:
-    """What `peak` runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(store=open_store(Path(folder)), engine="process")
-        commit_tokenizer(context, model)
-        corpus = commit_corpus(context, data, "zh", megabytes)
-        tokenized(context, corpus, "tokens", "fast", 1 << 20)
-        sys.stdout.write(f"{peak_memory_mb():.0f}\n")
+def peak(data: Path, folder: Path, model: bytes, megabytes: float) -> float:
+    """MB at most of a process that tokenizes so much, which was made before."""
+    context = Context(store=open_store(folder), engine="process")
+    commit_tokenizer(context, model)
+    commit_corpus(context, data, "zh", megabytes)
+    command = [sys.executable, "-m", "tests.benchmarks.tokenization", "--peak", str(folder)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> int:
@@ -281,11 +273,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=FOLDER)
     parser.add_argument("--megabytes", type=float, default=32.0, help="of text, each language")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=float)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--peak", type=Path, metavar="ROOT", help="tokenize what lies there, print MB")
+    parser.add_argument("--model", type=Path, help="instead of training one")
     arguments = parser.parse_args()
     if arguments.peak:
-        peak_here(arguments.data, arguments.model.read_bytes(), arguments.peak)
+        tokenized(Context(store=open_store(arguments.peak), engine="process"), "corpus-zh", "tokens", "fast", 1 << 20)
+        sys.stdout.write(f"{peak_memory_mb():.0f}\n")
         return 0
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -324,9 +317,9 @@ def main() -> int:
         result["plan"] = told_and_used(root, "tokenize_documents", "planned", "corpus=corpus-zh", "quality=")
         result["plan_off"] = worst(result["plan"])
         result["ray_cpu_s"] = on_ray(root, "corpus-zh", "zh-ray")
-        path = Path(folder) / "tokenizer.model"
-        path.write_bytes(model)
-        result["peak_mb"] = {f"{n}x": peak(arguments.data, path, 12.0 * n) for n in (1, 2, 4, 8)}
+        result["peak_mb"] = {
+            f"{n}x": peak(arguments.data, Path(folder) / f"{n}x", model, 16.0 * n) for n in (1, 2, 4, 8)
+        }
     note(f"CPU on Ray {result['ray_cpu_s']}; plan {result['plan']}; way back {result['explain_s']} s")
     note(f"peak memory {result['peak_mb']}; {documents} documents, {wrong} differ")
     versions = {name: importlib.metadata.version(name) for name in ("sentencepiece", "tokenizers", "numba", "pyarrow")}
