@@ -307,6 +307,32 @@ def test_pieces_of_texts_that_a_broken_run_left_behind_are_named_and_removed_and
     assert dedup_substrings.run(config, context(store))[0].content_sum == wanted
 
 
+def test_spills_that_a_broken_run_left_behind_are_named_and_removed(store):
+    """With their rows by the documents that they hold, without them whatever they hold."""
+    ask(store)
+    for kill in itertools.count(4, 4):
+        execute._open.clear()
+        with contextlib.suppress(Killed):
+            tokenize_documents.run(
+                tokenize_documents.Config(quality="", shard_tokens=4001), context(CountingStore(store, die_at=kill))
+            )
+        spills = sorted(key for key in store.objects if key.endswith((".tokens", ".rows.parquet")))
+        if len(spills) == 4:
+            break
+    execute._open.clear()
+    apply(context(store))
+    left = {row["key"]: row for row in verify(context(store), all_objects=True).left.to_pylist()}
+    held = [key for key in spills if key.endswith(".tokens") and key in left]
+    assert held and not [key for key in spills if key.endswith(".rows.parquet") and key in left]
+    assert {left[key]["what"] for key in held} == {"tokens"}
+    del store.objects[held[0].replace(".tokens", ".rows.parquet")]
+    (row,) = [row for row in verify(context(store), all_objects=True).left.to_pylist() if row["key"] == held[0]]
+    assert row["what"].startswith("a spill of which nobody tells")
+    purge(context(store), delete=True)
+    assert not [key for key in spills if key in store.objects]
+    assert verify(context(store), all_objects=True).left.num_rows == 0
+
+
 def test_what_is_looked_for_does_not_travel_with_the_tasks(store, monkeypatch):
     """Ten thousand ids in a task's configuration would be sent with every unit."""
     seen = []
