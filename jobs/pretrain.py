@@ -39,6 +39,26 @@ RAY_TRAIN_SETTINGS = {
 }
 
 
+# Settings that the workers' loop has under the same names: training.loop.LoopSettings.
+_OF_THE_LOOP = (
+    "zero_stage",
+    "micro_batch_rows",
+    "tensor_parallel",
+    "pipeline_stages",
+    "offload",
+    "checkpoint_activations",
+    "compile_model",
+    "checkpoint_every_steps",
+    "local_every_steps",
+    "local_folder",
+    "keep_last",
+    "milestone_every_steps",
+    "milestone_every_tokens",
+    "tensorboard",
+    "peak_tflops",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Settings of pretrain."""
@@ -83,7 +103,21 @@ class Config:
     gpu_kind: str = setting("a800-80g", "what plans and utilisation go by where use_gpu: h100-80g, ...", content=False)
     zero_stage: Literal[0, 1, 2, 3] = setting(1, "DeepSpeed ZeRO", content=False)
     micro_batch_rows: int = setting(4, "rows that go through the model at once on a worker", content=False)
+    tensor_parallel: int = setting(1, "GPUs that share each layer's matrices", content=False)
+    pipeline_stages: int = setting(1, "groups of GPUs that share the layers; with ZeRO-1", content=False)
+    offload: Literal["none", "optimizer", "all"] = setting(
+        "none", "keep masters and moments, or weights too, in host memory", content=False
+    )
+    checkpoint_activations: bool = setting(False, "compute layers anew in the backward pass", content=False)
+    compile_model: bool = setting(False, "compile the model with torch", content=False)
     checkpoint_every_steps: int = setting(50, "steps between checkpoints", content=False)
+    local_every_steps: int = setting(0, "steps between checkpoints in local_folder; 0: none there", content=False)
+    local_folder: str = setting("", "a folder on every node's own disk for the near checkpoints", content=False)
+    keep_last: int = setting(0, "checkpoints to keep beside the milestones; 0: all", content=False)
+    milestone_every_steps: int = setting(0, "steps between checkpoints that are always kept; 0: none", content=False)
+    milestone_every_tokens: int = setting(0, "the same by trained tokens; 0: none", content=False)
+    tensorboard: str = setting("", "folder or s3:// address for TensorBoard's event files; empty: none", content=False)
+    peak_tflops: float | None = setting(None, "of one GPU, dense, for utilisation; null: by its name", content=False)
     max_failures: int = setting(3, "worker groups that may be lost and replaced", content=False)
     collective_timeout_s: float = setting(300.0, "seconds after which a silent worker counts as lost", content=False)
 
@@ -131,6 +165,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     from training.data.batches import BatchPlan
     from training.run_log import RunLog, begin_branch
 
+    settings = _loop_settings(config)
     if config.planned:
         name = config.run
         log = RunLog(context.store, name)
@@ -158,7 +193,7 @@ def run(config: Config, context: Context) -> list[Manifest]:
     else:
         context.progress.say(f"run {name}: {steps} steps on {config.num_workers} workers")
     with _progress(context, name, steps):
-        failure = _fit(config, context, name)
+        failure = _fit(config, context, name, settings)
     _finish(context, name, failure)
     return []
 
@@ -169,7 +204,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
         return _plan_after(config, context)
     from training.data.order import Order
     from training.data.shards import TokenDataset, TokenShards
-    from training.layout import EngineConfig
+    from training.layout import LAYOUT_FIELDS, EngineConfig
     from training.loop import recipe_of
     from training.model.presets import preset
     from training.start import find_start
@@ -181,9 +216,8 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
     context.progress.say(f"laps of each cell that {config.all_steps} steps read: {laps}")
     engine = EngineConfig(
-        zero_stage=config.zero_stage,
+        **{name: getattr(config, name) for name in _OF_THE_LOOP if name in LAYOUT_FIELDS},
         precision=config.precision,
-        micro_batch_rows=config.micro_batch_rows,
         gradient_clip=config.gradient_clip,
         weight_decay=config.weight_decay,
     )
@@ -338,7 +372,16 @@ def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, An
     raise ConfigError("no run name is free")
 
 
-def _fit(config: Config, context: Context, name: str) -> BaseException | None:
+def _loop_settings(config: Config) -> dict[str, Any]:
+    """What every worker's loop is given; ConfigError here, not there, where it refuses them."""
+    from training.loop import LoopSettings
+
+    settings = {name: getattr(config, name) for name in _OF_THE_LOOP}
+    LoopSettings(**settings)
+    return settings
+
+
+def _fit(config: Config, context: Context, name: str, settings: dict[str, Any]) -> BaseException | None:
     """Ray Train over the worker function; the error that ended it, if any."""
     for key, value in RAY_TRAIN_SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -363,11 +406,7 @@ def _fit(config: Config, context: Context, name: str) -> BaseException | None:
             "run": name,
             "job": context.run_id,
             "report_every_steps": max(config.all_steps // 20, 1),
-            "settings": {
-                "zero_stage": config.zero_stage,
-                "micro_batch_rows": config.micro_batch_rows,
-                "checkpoint_every_steps": config.checkpoint_every_steps,
-            },
+            "settings": settings,
         },
         torch_config=TorchConfig(
             backend="nccl" if config.use_gpu else "gloo", timeout_s=int(config.collective_timeout_s)

@@ -44,6 +44,9 @@ class Amendment:
     tokens: tuple[str, ...] = field(default=(), metadata={"doc": "token datasets to read at their newest versions"})
     sequence_length: int | None = field(default=None, metadata={"doc": "tokens a row"})
     rows_per_batch: int | None = field(default=None, metadata={"doc": "rows a step, over all workers"})
+    batch_ramp: tuple[tuple[int, int], ...] = field(
+        default=(), metadata={"doc": "[step, rows a step after it], ..., with rising steps"}
+    )
     steps: int | None = field(default=None, metadata={"doc": "steps of the whole run"})
     max_laps: int | None = field(default=None, metadata={"doc": "most times that a cell may be read"})
     on_depletion: Literal["stop", "reweight", "repeat"] = field(
@@ -97,6 +100,7 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
         max_laps=amendment.max_laps,
         on_depletion=amendment.on_depletion,
         skips=amendment.skips,
+        batch_ramp=amendment.batch_ramp,
     )
     later = revise(plan, change, from_position, shards)
     schedule = dict(state.recipe.get("schedule", {}))
@@ -114,7 +118,7 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
         "steps": {"before": batches.steps, "after": end, "asked": change.steps},
         "segments": len(later.segments),
         "learning_rate": _rates(state.recipe, recipe, plan, later, from_position),
-        "cells": _cells(plan, later, shards, from_position, order, sources),
+        "cells": _cells(plan, later, shards, from_position, order, sources, amendment.max_laps),
         "seen_documents": {
             name: _seen_share(store, plan, before, from_position, dataset) for name, dataset in newest.items()
         },
@@ -165,9 +169,15 @@ def _rates(old: dict[str, Any], new: dict[str, Any], plan: Plan, later: Plan, po
 
 
 def _cells(
-    plan: Plan, later: Plan, shards: TokenShards, at: int, order: Order, sources: dict[str, Source]
+    plan: Plan,
+    later: Plan,
+    shards: TokenShards,
+    at: int,
+    order: Order,
+    sources: dict[str, Source],
+    max_laps: int | None,
 ) -> list[dict[str, Any]]:
-    """For each cell: share before and at the end, laps read at the change and at the end."""
+    """For each cell: share before and at the end, laps read at the change and at the end, tokens left of `max_laps`."""
     old = {cell.name: cell.share for cell in plan.segments[-1].cells}
     last = {cell.name: cell for cell in later.segments[-1].cells}
     begun = next((s for s in later.segments if s.from_position >= at), later.segments[-1])
@@ -178,6 +188,8 @@ def _cells(
         cell = last[name]
         tokens = shards.geometry(sources[name].dataset, cell.cell, name, cell.stretch_tokens).tokens
         lap, used = cursors.get(name, (0, 0))
+        last_lap, last_used = order.cursors[name]
+        left = None if max_laps is None else max((max_laps - last_lap) * tokens - last_used, 0)
         rows.append(
             {
                 "cell": name,
@@ -186,6 +198,7 @@ def _cells(
                 "laps_seen": round(lap + used / max(tokens, 1), 3),
                 "laps_at_end": round(laps[name], 3),
                 "tokens": tokens,
+                "tokens_left": left,
             }
         )
     return rows

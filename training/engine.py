@@ -142,6 +142,7 @@ class Engine:
             dist_init_required=False,
         )[0]
         self._data_group = self._engine.mpu.get_data_parallel_group() if self._engine.mpu else None
+        self._update = _UpdateTimer(self._engine, self.device)
         self._create_moments()
 
     def train_step(
@@ -157,16 +158,13 @@ class Engine:
         batches = list(self._micro_batches(rows, micro_steps))
         if self._pipeline:
             losses = self._train_pipeline(batches, self.data_size * micro_steps / trained_tokens)
-            begun = ended = self._mark()  # the update is inside
         else:
             losses = []
             for batch in batches:
                 by_row = self._engine(*batch)
                 self._engine.backward(by_row.sum() * (self.data_size / trained_tokens))
                 losses.append(by_row.detach())
-            begun = self._mark()
             self._engine.step()
-            ended = self._mark()
         row_losses = np.zeros(len(rows))
         if self.speaks:
             row_losses = torch.cat(losses)[: len(rows)].double().cpu().numpy()
@@ -176,7 +174,7 @@ class Engine:
             grad_norm = float(self._engine.get_global_grad_norm())
             applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
         return StepOutcome(
-            row_losses=row_losses, grad_norm=grad_norm, applied=applied, optimizer_seconds=_seconds(begun, ended)
+            row_losses=row_losses, grad_norm=grad_norm, applied=applied, optimizer_seconds=self._update.seconds()
         )
 
     @torch.no_grad()
@@ -235,14 +233,6 @@ class Engine:
     @property
     def _adam(self) -> torch.optim.Optimizer:
         return self._engine.optimizer if self.config.zero_stage == 0 else self._engine.optimizer.optimizer
-
-    def _mark(self) -> float | torch.cuda.Event:
-        """This moment of the device's work; a GPU is not waited for."""
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
     def _owns(self, name: str) -> bool:
         """Whether this place writes what it holds of a parameter: one of those that hold the same does."""
@@ -402,12 +392,36 @@ def library_versions() -> dict[str, str]:
     return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
 
 
-def _seconds(first: float | torch.cuda.Event, last: float | torch.cuda.Event) -> float:
-    """Between two marks."""
-    if isinstance(first, float) or isinstance(last, float):
-        return float(last) - float(first)
-    last.synchronize()
-    return first.elapsed_time(last) / 1000
+class _UpdateTimer:
+    """How long an engine's updates take, a pipeline's too, after gradients are reduced; a GPU is not waited for."""
+
+    def __init__(self, engine: Any, device: torch.device) -> None:
+        """Stands before the method of DeepSpeed's that both kinds of engine update by."""
+        self._take, self._is_gpu = engine._take_model_step, device.type == "cuda"
+        self._marks: tuple[Any, Any] | None = None
+        engine._take_model_step = self._timed
+
+    def seconds(self) -> float:
+        """Of the newest update."""
+        if self._marks is None:
+            return 0.0
+        first, last = self._marks
+        if not self._is_gpu:
+            return last - first
+        last.synchronize()
+        return first.elapsed_time(last) / 1000
+
+    def _timed(self, *arguments: Any, **more: Any) -> None:
+        begun = self._mark()
+        self._take(*arguments, **more)
+        self._marks = begun, self._mark()
+
+    def _mark(self) -> Any:
+        if not self._is_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def _deepspeed() -> Any:

@@ -8,6 +8,8 @@ ranks.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import platform
 import time
@@ -21,11 +23,19 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, ConflictError, GristmillError, InputError, IntegrityError, StoreError
+from pipelines.errors import (
+    ConfigError,
+    ConflictError,
+    GristmillError,
+    InputError,
+    IntegrityError,
+    MissingObjectError,
+    StoreError,
+)
 from training.checkpoint.local import LocalCheckpoint, LocalTier
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.retention import Retention, is_milestone
-from training.checkpoint.saved import Progress, Save, read_runs, restore
+from training.checkpoint.saved import Progress, Save, fill, prove, read_runs
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine
@@ -444,34 +454,69 @@ class _Attempt:
         )
 
     def _restore(self, state: RunState) -> None:
-        """Go on from the nearest checkpoint that is whole: of the nodes' folders, else the chain's newest."""
-        if state.checkpoint is not None:
-            self._facts["parent"] = _named(state.checkpoint)
-            self._saved = Progress.from_json({f.name: state.checkpoint[f.name] for f in fields(Progress)})
+        """Go on from the nearest checkpoint that is whole: of the nodes' folders, then of the store, newest first."""
+        if state.checkpoint is None and self._local is None:
+            return
+        self._know(state.checkpoint)
         world = self._engine.world_size
         for local in self._local.agreed(state, world_size=world) if self._local is not None else ():
             if self._restore_locally(local):
                 return
-        if state.checkpoint is not None:
-            parent = _named(state.checkpoint)
-            self._go_on(CheckpointReader(self._store, parent["key"], parent["sha256"]))
+        failures: list[str] = []
+        for entry in reversed(state.kept):
+            reader, failure = self._filled(entry)
+            if _all(reader is not None) and reader is not None:
+                self._know(entry)
+                self._go_on(reader)
+                self._tell_of_damage(failures)
+                return
+            failures.append(f"step {entry['step']}: {failure or 'another rank could not read it'}")
+        if failures:
+            raise IntegrityError(
+                f"run {self._run!r} has no whole checkpoint: " + "; ".join(failures),
+                key=(state.checkpoint or {}).get("key"),
+                mend="put the objects back from a copy, or branch from a run that has them",
+            )
+
+    def _know(self, entry: dict[str, Any] | None) -> None:
+        """What the chain says of the checkpoint that is gone on from."""
+        if entry is not None:
+            self._facts["parent"] = _named(entry)
+            self._saved = Progress.from_json({f.name: entry[f.name] for f in fields(Progress)})
+
+    def _filled(self, entry: dict[str, Any]) -> tuple[CheckpointReader | None, str]:
+        """This rank's fragments from a checkpoint of the store, or why that failed."""
+        try:
+            reader = CheckpointReader(self._store, entry["key"], entry["sha256"])
+            fill(self._engine, reader)
+        except (IntegrityError, MissingObjectError) as error:
+            return None, str(error.args[0])
+        return reader, ""
 
     def _restore_locally(self, local: LocalCheckpoint) -> bool:
-        """Whether every rank found all that it holds whole in its folder, and went on from there.  Collective."""
+        """Whether every rank found all that it holds whole in its folder, and went on from there.  Collective.
+
+        Nothing is filled before all have read: where no checkpoint is left, the run begins with its first weights.
+        """
         found = None
-        try:
+        with contextlib.suppress(IntegrityError, StoreError):
             reader = CheckpointReader(self._local.store, local.key, local.sha256, in_part=True)
             found = reader, list(read_runs(self._engine, reader))
-        except (IntegrityError, StoreError):
-            pass
         if not _all(found is not None) or found is None:
             return False
-        self._go_on(*found)
+        fill(self._engine, *found)
+        self._go_on(found[0])
         return True
 
-    def _go_on(self, reader: CheckpointReader, runs: list[dict[str, np.ndarray]] | None = None) -> None:
-        self.progress, self.loss = restore(self._engine, reader, self._probe, runs), reader.body["loss"]
+    def _go_on(self, reader: CheckpointReader) -> None:
+        self.progress, self.loss = prove(self._engine, reader, self._probe), reader.body["loss"]
         self._voids = list(reader.body.get("voids", ()))
+
+    def _tell_of_damage(self, failures: list[str]) -> None:
+        """Keep what was wrong with newer checkpoints: the run goes on, and a person should know."""
+        if failures and self._writer is not None:
+            note = {"error": "IntegrityError", "message": f"went on from step {self.progress.step}", "seen": failures}
+            self._store.put(f"runs/{self._run}/incidents/{self._folder}.json", json.dumps(note, indent=1).encode())
 
 
 class _InFlight(NamedTuple):

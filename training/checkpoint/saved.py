@@ -128,7 +128,7 @@ class Save:
         """Take the probe loss and the copies: what training waits for."""
         self._engine, self._store, self._run, self._model = engine, store, run, model
         self.progress, self._probe, self._facts = progress, probe, facts
-        self._probe_loss = _probe_loss(engine, probe)
+        self._probe_losses = [engine.evaluate([row]) for row in probe]
         self._where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
         self._adam_steps = engine.adam_steps
         self._copies = _copies_of(engine)
@@ -210,7 +210,14 @@ class Save:
                 {"rank": rank, "key": table_key(self._where, rank, sha256), "sha256": sha256}
                 for rank, sha256 in enumerate(tables)
             ],
-            "probe": {"loss": self._probe_loss, "positions": [row.position for row in self._probe]},
+            "probe": {
+                "loss": sum(self._probe_losses) / max(sum(row.trained_tokens for row in self._probe), 1),
+                "positions": [row.position for row in self._probe],
+                "rows": [
+                    {"digest": f"{row.digest:016x}", "loss": loss}
+                    for row, loss in zip(self._probe, self._probe_losses, strict=True)
+                ],
+            },
             "written_by": {
                 "world_size": engine.world_size,
                 "zero_stage": engine.zero_stage,
@@ -229,23 +236,17 @@ class Save:
 
 
 def read_runs(engine: TrainedModel, reader: CheckpointReader) -> Iterator[dict[str, np.ndarray]]:
-    """What `restore` fills each of this rank's fragments with, one after the other."""
+    """What `fill` puts into each of this rank's fragments, one after the other."""
     for fragment in engine.fragments(owned=False):
         length, box = fragment.tensors["master"].numel(), {"start": fragment.start, "size": fragment.size}
         yield reader.read(fragment.parameter, fragment.offset, length, **box)
 
 
 @torch.no_grad()
-def restore(
-    engine: TrainedModel,
-    reader: CheckpointReader,
-    probe: Sequence[RowArrays],
-    runs: Iterable[dict[str, np.ndarray]] | None = None,
-) -> Progress:
-    """Fill the engine from a checkpoint of any layout and prove it on the probe batch.  Collective.
-
-    `runs`: what `read_runs` gave, where it was read before.
-    """
+def fill(
+    engine: TrainedModel, reader: CheckpointReader, runs: Iterable[dict[str, np.ndarray]] | None = None
+) -> None:
+    """This rank's fragments from a checkpoint of any layout; `runs`: what `read_runs` gave where it was read before."""
     if reader.shapes != engine.shapes:
         raise IntegrityError(
             f"{reader.key} holds {len(reader.shapes)} parameters, this model has {len(engine.shapes)} others",
@@ -256,17 +257,32 @@ def restore(
         for state, values in run.items():
             target = fragment.tensors[state]
             target.copy_(torch.from_numpy(values.astype(np.float32, copy=False)).view(target.shape))
+
+
+def prove(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+    """Make what every rank filled count, and prove it on the probe rows.  Collective.
+
+    Rows that hold other tokens now (pages of them were taken down) prove nothing and are left out.
+    """
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
-    stored, found = reader.body["probe"]["loss"], _probe_loss(engine, probe)
+    known = zip(probe, reader.body["probe"].get("rows", ()), strict=False)
+    pairs = [(engine.evaluate([row]), told["loss"]) for row, told in known if f"{row.digest:016x}" == told["digest"]]
+    found, stored = (sum(losses) for losses in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
     precisions = {engine.precision, reader.body["written_by"]["precision"]}
     tolerance = max(PROBE_TOLERANCE[precision] for precision in precisions)
     if not abs(found - stored) <= tolerance * abs(stored):
         raise IntegrityError(
-            f"{reader.key}: the probe batch has loss {found:.6f} after loading, {stored:.6f} when saved",
+            f"{reader.key}: {len(pairs)} probe rows have loss {found:.6f} after loading, {stored:.6f} when saved",
             key=reader.key,
-            mend="the checkpoint or the shards of the probe rows changed; go on from an earlier checkpoint",
+            mend="the weights were not restored as they were: go on in the layout that wrote it, and report this",
         )
     return Progress.from_json(reader.body["progress"])
+
+
+def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+    """`fill` and `prove`.  Collective."""
+    fill(engine, reader)
+    return prove(engine, reader, probe)
 
 
 def load_decoder(reader: CheckpointReader) -> Decoder:
@@ -292,11 +308,6 @@ def _copies_of(engine: TrainedModel) -> list[_HostRun]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return copies
-
-
-def _probe_loss(engine: TrainedModel, probe: Sequence[RowArrays]) -> float:
-    """Mean loss of the probe rows, the same rows on every rank."""
-    return engine.evaluate(probe) / max(sum(row.trained_tokens for row in probe), 1)
 
 
 def _gather_hashes(mine: str, engine: TrainedModel) -> list[str]:

@@ -6,18 +6,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from pipelines.datasets.store import MemoryStore
-from pipelines.errors import ConfigError, GristmillError, InputError
+from pipelines.errors import ConfigError, GristmillError, InputError, IntegrityError
 from tests.unit.runtime.counting_store import CountingStore, Killed
 from training.checkpoint.local import LocalTier
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.retention import Retention, is_milestone
 from training.checkpoint.saved import Progress, Save, restore
 from training.data.plan import DatasetPin, single_segment_plan
+from training.data.rows import SpecialTokens, build_row
 from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog
 
@@ -211,6 +213,39 @@ def test_a_run_that_is_branched_while_its_checkpoint_is_given_up_keeps_the_objec
     Branches(attempt, 1).run_pass()
     assert [c["step"] for c in RunLog(store, "tiny").state.kept] == [2]
     check_whole(store, RunLog(store, "branch").state.checkpoint)
+
+
+def test_a_load_is_proven_on_the_probe_rows_that_hold_the_same_tokens_as_when_it_was_saved():
+    class Judge(Filled):
+        """The loss of a row is its first token, or `wrong`."""
+
+        wrong = 0.0
+
+        def evaluate(self, rows):
+            return float(sum(row.ids[0] for row in rows)) + self.wrong
+
+    def row(position, *tokens):
+        return build_row(position, [np.array(tokens)], SpecialTokens(eos_id=2, pad_id=3, filler_id=4))
+
+    store, rows = planned(), [row(0, 20, 21), row(1, 30, 31)]
+    attempt = Attempt(RunLog(store, "tiny"), {})
+    facts = {"attempt": 1, "loss": 1.0}
+    Save(
+        Judge(1.0), store, "tiny", Progress(step=1), folder="attempt-0001", model=MODEL, probe=rows, facts=facts
+    ).commit(attempt)
+    entry = attempt.log.state.checkpoint
+
+    def load(probe, wrong: float = 0.0) -> int:
+        engine = Judge()
+        engine.wrong = wrong
+        return restore(engine, CheckpointReader(store, entry["key"], entry["sha256"]), probe).step
+
+    assert load(rows) == 1
+    taken_down = [rows[0], row(1, 4, 4)]
+    assert load(taken_down) == 1, "what was taken down is not compared"
+    for probe in (rows, taken_down):
+        with pytest.raises(IntegrityError, match="probe rows have loss"):
+            load(probe, wrong=0.1)
 
 
 def test_a_local_checkpoint_counts_where_it_goes_on_from_what_the_chain_names_now(tmp_path):

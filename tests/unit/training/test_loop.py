@@ -158,20 +158,30 @@ def test_the_nearest_whole_checkpoint_of_the_nodes_or_the_store_is_gone_on_from(
     body[100] ^= 1
     slices.write_bytes(body)
     shutil.rmtree(tmp_path / "gone/near")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(unbroken[0], damaged)
+    sorted((damaged / "runs/tiny/log").iterdir())[-1].unlink()  # that it is finished
+    slices = next((damaged / "runs/tiny/checkpoints/step-00000014").rglob("*.f32"))
+    slices.write_bytes(slices.read_bytes()[:-2000])
+    jobs.append((str(damaged), "tiny", SETTINGS, None))
     ranks = run_ranks(train_runs, 1, jobs)
     both = (str(apart), "tiny", near(apart, "node-"), None)
     runs = [*zip(jobs, ranks[0], strict=True), (both, run_ranks(train_runs, 2, [both])[0][0])]
     begun = {job[0].rpartition("/")[2]: run["steps"][0]["step"] for job, run in runs}
-    assert begun == {"whole": 9, "spoilt": 7, "gone": 6, "one-node-of-two": 6, "apart": 9}
+    assert begun == {"whole": 9, "spoilt": 7, "gone": 6, "one-node-of-two": 6, "damaged": 11, "apart": 9}
+    [incident] = (damaged / "runs/tiny/incidents").iterdir()
+    assert "went on from step 10" in incident.read_text()
+    assert "step 14: " in incident.read_text()
     for job, run in runs:
         assert run["digest"] == unbroken[1]["digest"]
         assert max(abs(losses(run)[step] - losses(unbroken[1])[step]) for step in losses(run)) < 2e-6
         assert [m["step"] for m in read_metrics(open_store(job[0]), "tiny")] == list(range(1, STEPS + 1))
-        assert [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")] == [5, 10, STEPS]
+        saved = [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")]
+        assert saved == [5, 10, STEPS, STEPS] if job[0].endswith("damaged") else [5, 10, STEPS]
     assert not list((tmp_path / "whole/near").rglob("*.f32")), "a finished run needs none"
 
 
-def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroken, broken):
+def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroken, broken, tmp_path):
     store = open_store(unbroken[0])
     log = RunLog(store, "tiny")
     source, metrics = RowSource(store, log.state.plan), unbroken[1]["steps"]
@@ -183,14 +193,21 @@ def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroke
         batch = [torch.from_numpy(getattr(row, f)[None]).long() for f in ("ids", "positions", "documents", "labels")]
         loss, labels = sums.get(cell, (0.0, 0))
         with torch.no_grad():
-            sums[cell] = [loss + float(model.token_losses(*batch).sum()), labels + row.trained_tokens]
+            sums[cell] = [loss + float(model(*batch).sum()), labels + row.trained_tokens]
     assert set(sums) == {"en.web", "zh.web"}
     assert metrics[0]["tokens_by_cell"] == {cell: labels for cell, (_, labels) in sums.items()}
     for cell, (loss, labels) in sums.items():
         assert metrics[0]["loss_by_cell"][cell] == pytest.approx(loss / labels, rel=1e-5)
-    for one, other in zip(metrics, broken[1]["steps"], strict=False):
-        assert one["tokens_by_cell"] == other["tokens_by_cell"]
-        assert one["loss_by_cell"] == pytest.approx(other["loss_by_cell"], abs=5e-6)
+    jobs, zero_3 = [], {"zero_stage": 3, "persist_below_parameters": 100}
+    for name, layout in (("zero-3", zero_3), ("pipeline", {"pipeline_stages": 2})):
+        prepare(str(tmp_path / name))
+        jobs.append((str(tmp_path / name), "tiny", replace(SETTINGS, **layout), 3))
+    for run in (broken[1], *run_ranks(train_runs, 2, jobs)[0]):
+        for one, other in zip(metrics, run["steps"], strict=False):
+            assert one["tokens_by_cell"] == other["tokens_by_cell"]
+            assert one["loss_by_cell"] == pytest.approx(other["loss_by_cell"], abs=5e-6)
+            assert other["optimizer_seconds"] > 0
+    for one in metrics:
         assert sum(one["tokens_by_cell"].values()) == one["batch_tokens"]
         whole = sum(one["loss_by_cell"][cell] * n for cell, n in one["tokens_by_cell"].items())
         assert whole / one["batch_tokens"] == pytest.approx(one["loss"])

@@ -25,7 +25,9 @@ SETTINGS = LoopSettings(
 STEPS = 14
 
 
-def prepare(root: str, *, run: str = "tiny", steps: int = STEPS, precision: str = "fp32") -> Store:
+def prepare(
+    root: str, *, run: str = "tiny", steps: int = STEPS, precision: str = "fp32", model: ModelConfig = MODEL
+) -> Store:
     """A store with token shards and a run whose plan is written."""
     store = open_store(root)
     cells = {
@@ -42,7 +44,7 @@ def prepare(root: str, *, run: str = "tiny", steps: int = STEPS, precision: str 
         steps=steps,
         skips=[(9, 12), (40, 50)],
     )
-    recipe = recipe_of(MODEL, Schedule(), replace(ENGINE, precision=precision), seed=5)
+    recipe = recipe_of(model, Schedule(), replace(ENGINE, precision=precision), seed=5)
     RunLog(store, run).write_plan(plan, recipe)
     return store
 
