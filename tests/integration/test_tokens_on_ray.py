@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -136,9 +137,17 @@ def second_node(ray_context):
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
+        wait_for_nodes(ray_context, 2)
         yield node
     finally:
         kill_group(node)
+
+
+def wait_for_nodes(ctx, count):
+    deadline = time.monotonic() + 120
+    while sum(node["Alive"] for node in ctx.ray().nodes()) != count:
+        assert time.monotonic() < deadline, f"never {count} nodes"
+        time.sleep(0.2)
 
 
 def kill_group(node):
@@ -149,17 +158,17 @@ def kill_group(node):
 
 
 def test_a_lost_node_changes_no_shard(tmp_path, ray_context, second_node, monkeypatch):
-    """A machine with two of the four actors goes once the first unit is done."""
+    """A machine with two of the four actors goes while all of them have work."""
     ray_context.parallelism = 4
     wait, lost = ray_map._Hands.wait, []
 
-    def nodes():
-        return sum(node["Alive"] for node in ray_context.ray().nodes())
-
     def wait_and_lose(hands):
         for rows in wait(hands):
-            if not lost and nodes() == 2 and len(hands.pids) > 2:
-                lost.append(len(hands.pids))
+            if not lost:  # the units are small: none more is sent until all actors are there
+                starting = [call for call, (_, number) in hands._calls.items() if number is None]
+                hands._ray.get(starting, timeout=120)
+            if not lost and len(hands.pids) == 4:
+                lost.append({number for _, number in hands._calls.values()})
                 kill_group(second_node)
             yield rows
 
@@ -169,5 +178,6 @@ def test_a_lost_node_changes_no_shard(tmp_path, ray_context, second_node, monkey
         commit_documents(ctx, corpus(24), "corpus")
         train_tokenizer.run(train_tokenizer.Config(vocab_size=1600, character_coverage=1.0), ctx)
         tokenize_documents.run(tokenize_documents.Config(shard_tokens=2000, quality=""), ctx)
-    assert lost and nodes() == 1
+    wait_for_nodes(ray_context, 1)
+    assert lost and len(lost[0]) > 2, "no unit was under way"
     assert objects(tmp_path / "ray") == objects(tmp_path / "alone")
