@@ -12,6 +12,7 @@ would not meet in their collectives.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class StepOutcome:
     row_losses: np.ndarray
     grad_norm: float
     applied: bool
+    optimizer_seconds: float = 0.0
 
     @property
     def nll_sum(self) -> float:
@@ -140,6 +142,7 @@ class Engine:
             dist_init_required=False,
         )[0]
         self._data_group = self._engine.mpu.get_data_parallel_group() if self._engine.mpu else None
+        self._update = _UpdateTimer(self._engine, self.device)
         self._create_moments()
 
     def train_step(
@@ -170,7 +173,9 @@ class Engine:
         else:
             grad_norm = float(self._engine.get_global_grad_norm())
             applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
-        return StepOutcome(row_losses=row_losses, grad_norm=grad_norm, applied=applied)
+        return StepOutcome(
+            row_losses=row_losses, grad_norm=grad_norm, applied=applied, optimizer_seconds=self._update.seconds()
+        )
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[RowArrays]) -> float:
@@ -385,6 +390,38 @@ def library_versions() -> dict[str, str]:
     import deepspeed
 
     return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
+
+
+class _UpdateTimer:
+    """How long an engine's updates take, a pipeline's too, after gradients are reduced; a GPU is not waited for."""
+
+    def __init__(self, engine: Any, device: torch.device) -> None:
+        """Stands before the method of DeepSpeed's that both kinds of engine update by."""
+        self._take, self._is_gpu = engine._take_model_step, device.type == "cuda"
+        self._marks: tuple[Any, Any] | None = None
+        engine._take_model_step = self._timed
+
+    def seconds(self) -> float:
+        """Of the newest update."""
+        if self._marks is None:
+            return 0.0
+        first, last = self._marks
+        if not self._is_gpu:
+            return last - first
+        last.synchronize()
+        return first.elapsed_time(last) / 1000
+
+    def _timed(self, *arguments: Any, **more: Any) -> None:
+        begun = self._mark()
+        self._take(*arguments, **more)
+        self._marks = begun, self._mark()
+
+    def _mark(self) -> Any:
+        if not self._is_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
 def _deepspeed() -> Any:

@@ -25,8 +25,11 @@ FORMAT = "gristmill.checkpoint/1"
 class CheckpointReader:
     """One checkpoint; `body` is its JSON.  `bytes_read` counts what was fetched of the slices."""
 
-    def __init__(self, store: Store, key: str, sha256: str) -> None:
-        """Read and check the checkpoint and its slice tables: every parameter is covered exactly once."""
+    def __init__(self, store: Store, key: str, sha256: str, *, in_part: bool = False) -> None:
+        """Read and check the checkpoint and its slice tables: every parameter is covered exactly once.
+
+        `in_part`: tables of other nodes may be absent; what they hold cannot be read.
+        """
         self._store = store
         self.key = key
         self.bytes_read = 0
@@ -40,8 +43,15 @@ class CheckpointReader:
         if self.body.get("format") != FORMAT:
             raise IntegrityError(f"{key} has format {self.body.get('format')!r}, expected {FORMAT!r}", key=key)
         self.shapes: dict[str, Shape] = {p["name"]: tuple(p["shape"]) for p in self.body["parameters"]}
-        tables = [read_table(store, table["key"], table["sha256"]) for table in self.body["slice_tables"]]
-        self._slices = check_tiling(self.shapes, (part for table in tables for part in table))
+        there = [t for t in self.body["slice_tables"] if not in_part or store.head(t["key"]) is not None]
+        tables = [read_table(store, table["key"], table["sha256"]) for table in there]
+        slices = [part for table in tables for part in table]
+        if len(there) == len(self.body["slice_tables"]):
+            self._slices = check_tiling(self.shapes, slices)
+        else:
+            self._slices = {name: [] for name in self.shapes}
+            for part in slices:
+                self._slices[part.parameter].append(part)
 
     def read(
         self,
@@ -53,14 +63,19 @@ class CheckpointReader:
         start: Shape | None = None,
         size: Shape | None = None,
     ) -> dict[str, np.ndarray]:
-        """Elements [offset, offset + length) of a box (without one, of the whole parameter), flat float32, by state."""
+        """Elements [offset, offset + length) of a box (without one, of the whole parameter), flat float32, by state.
+
+        IntegrityError where the slices that are there do not hold them all.
+        """
         shape = self.shapes[parameter]
         wanted = box_intervals(shape, start or (0,) * len(shape), size or shape, offset, length)
         runs = {state: np.empty(length, dtype="<f4") for state in states}
+        found = 0
         for part in self._slices[parameter] if length else ():
             source, target, lengths = _common(part.intervals(self.shapes), wanted)
             if not len(lengths):
                 continue
+            found += int(lengths.sum())
             first, last = int(source[0]), int(source[-1] + lengths[-1])
             ranges = [part.byte_range(state, first, last) for state in states]
             bodies = self._store.get_ranges(part.key, ranges)
@@ -71,6 +86,8 @@ class CheckpointReader:
                     runs[state][target[0] : target[0] + lengths[0]] = elements
                 else:
                     runs[state][_spread(target, lengths)] = elements[_spread(source - first, lengths)]
+        if found != length:
+            raise IntegrityError(f"{self.key}: {found} of {length} elements of {parameter} are there", key=self.key)
         return runs
 
     def parameter(self, name: str) -> np.ndarray:

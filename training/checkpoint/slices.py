@@ -96,7 +96,10 @@ class Slice:
         return begin + PAGE_BYTES * (first // PAGE_ELEMENTS), begin + PAGE_BYTES * -(-last // PAGE_ELEMENTS)
 
     def elements(self, body: bytes, state: str, first: int, last: int) -> npt.NDArray[np.float32]:
-        """The elements [first, last) of a state from the bytes of their range; IntegrityError at a wrong crc."""
+        """The elements [first, last) of a state from the bytes of their range; IntegrityError where these are torn."""
+        begin, end = self.byte_range(state, first, last)
+        if len(body) != end - begin:  # the object was cut short
+            raise self._torn(state, first, last)
         if self.crc32c:
             if crc32c.crc32c(body) != self.crc32c[STATES.index(state)]:
                 raise self._torn(state, 0, self.length)
