@@ -22,7 +22,6 @@ from training.model.decoder import ModelConfig
 
 VERSIONS_OF = ("torch", "deepspeed", "numpy")
 MIN_SHM_BYTES = 1 << 30  # NCCL's channels between the processes of a node; a container has 64 MiB unless told
-WORST_VOCABULARY_MULTIPLE = 8  # tensor cores fall back to slow kernels where a dimension is no multiple of it
 Trap = tuple[str, str]  # what was found and what comes of it; the mend
 
 
@@ -73,16 +72,16 @@ def preflight(
     """ConfigError or SetupError, with every trap that was found; `machines` in the order of the ranks."""
     require_fit(model, layout, len(machines))
     if found := [
-        *_row_traps(layout, len(machines), rows_per_batch),
-        *_model_traps(model, layout, use_gpu=use_gpu, exports_llama=exports_llama),
+        *_row_traps(layout, len(machines), rows_per_batch, use_gpu=use_gpu),
+        *_model_traps(model, exports_llama=exports_llama),
         *_placement_traps(layout, machines, use_gpu=use_gpu),
     ]:
         raise ConfigError("; ".join(trap for trap, _ in found), mend="; ".join(mend for _, mend in found))
-    if found := [*_version_traps(machines), *_machine_traps(layout, machines, use_gpu=use_gpu)]:
+    if found := [*_difference_traps(machines, use_gpu=use_gpu), *_machine_traps(layout, machines, use_gpu=use_gpu)]:
         raise SetupError("; ".join(trap for trap, _ in found), mend="; ".join(mend for _, mend in found))
 
 
-def _row_traps(layout: EngineConfig, world_size: int, rows_per_batch: int) -> list[Trap]:
+def _row_traps(layout: EngineConfig, world_size: int, rows_per_batch: int, *, use_gpu: bool) -> list[Trap]:
     data = data_size(world_size, layout)
     traps = []
     if rows_per_batch < data:
@@ -93,7 +92,7 @@ def _row_traps(layout: EngineConfig, world_size: int, rows_per_batch: int) -> li
             )
         )
     micro_steps = -(-rows_per_batch // (data * layout.micro_batch_rows))
-    if layout.pipeline_stages > 1 and micro_steps < layout.pipeline_stages:
+    if use_gpu and layout.pipeline_stages > 1 and micro_steps < layout.pipeline_stages:
         waits = layout.pipeline_stages - 1
         traps.append(
             (
@@ -105,23 +104,10 @@ def _row_traps(layout: EngineConfig, world_size: int, rows_per_batch: int) -> li
     return traps
 
 
-def _model_traps(model: ModelConfig, layout: EngineConfig, *, use_gpu: bool, exports_llama: bool) -> list[Trap]:
-    traps = []
+def _model_traps(model: ModelConfig, *, exports_llama: bool) -> list[Trap]:
     if exports_llama and model.positions == "alibi":
-        traps.append(
-            ("a model with ALiBi cannot be exported as a Llama, which has rotary positions only", "positions=rope")
-        )
-    if use_gpu and (odd := model.vocab_size % WORST_VOCABULARY_MULTIPLE):
-        traps.append(
-            (
-                f"vocab_size {model.vocab_size} is no multiple of {WORST_VOCABULARY_MULTIPLE}: the largest matrix "
-                "product misses the tensor cores",
-                f"a tokenizer of {model.vocab_size + WORST_VOCABULARY_MULTIPLE - odd} pieces",
-            )
-        )
-    if use_gpu and layout.precision == "fp32":
-        traps.append(("precision fp32 on GPUs: a tenth of their speed and twice the memory", "precision=bf16"))
-    return traps
+        return [("a model with ALiBi cannot be exported as a Llama, which has rotary positions only", "positions=rope")]
+    return []
 
 
 def _placement_traps(layout: EngineConfig, machines: Sequence[Machine], *, use_gpu: bool) -> list[Trap]:
@@ -152,7 +138,7 @@ def _placement_traps(layout: EngineConfig, machines: Sequence[Machine], *, use_g
     return traps
 
 
-def _version_traps(machines: Sequence[Machine]) -> list[Trap]:
+def _difference_traps(machines: Sequence[Machine], *, use_gpu: bool) -> list[Trap]:
     traps = []
     for name in sorted({name for machine in machines for name in machine.versions}):
         found = Counter(machine.versions.get(name, "none") for machine in machines)
@@ -163,7 +149,7 @@ def _version_traps(machines: Sequence[Machine]) -> list[Trap]:
             told = ", ".join(f"{version} (on {node})" for version, node in where.items())
             traps.append((f"ranks have different versions of {name}: {told}", f"the same {name} on every node"))
     kinds = Counter(machine.gpu for machine in machines)
-    if len(kinds) > 1:
+    if use_gpu and len(kinds) > 1:
         traps.append(
             (
                 f"ranks have different GPUs ({', '.join(kind or 'none' for kind in kinds)}): the slowest sets the pace "
