@@ -35,6 +35,7 @@ from pipelines.tokens.tokenizer import RESERVED
 
 LEFT = pa.schema([("key", pa.string()), ("version", pa.string()), ("rows", pa.int64()), ("what", pa.string())])
 _PIECES = "pieces of texts without a name"  # of dedup_substrings, which a run that was broken off leaves behind
+_SPILLED = ".tokens"  # beside `.rows.parquet`, which tells whose they are
 _HOLD_TEXT = ("/parts/", "/ledger/", "/shards/", "/work/", "/files/")
 
 
@@ -157,7 +158,8 @@ def _every_object(store: Store, named: dict[str, dict[str, Any]]) -> Iterator[tu
 
 def _may_hold_text(key: str) -> bool:
     inside = any(folder in key for folder in _HOLD_TEXT) and f"/{NAME}/" not in key
-    return inside and (key.endswith(".parquet") or ("/shards/" in key and key.endswith(".bin")))
+    of_tokens = ("/shards/" in key and key.endswith(".bin")) or ("/work/" in key and key.endswith(_SPILLED))
+    return inside and (key.endswith(".parquet") or of_tokens)
 
 
 def _named(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -189,6 +191,8 @@ def open_scanner(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         body = store.get(key) if version is None else store.get_version(key, version)
         if key.endswith(".bin"):
             rows, what = _left_in_shard(store, body, unit.spec, listed)
+        elif key.endswith(_SPILLED):
+            rows, what = _left_in_spill(store, f"{key.removesuffix(_SPILLED)}.rows.parquet", listed)
         else:
             rows, what = _left_in_table(read_parquet(body), listed)
         if not rows:
@@ -211,6 +215,14 @@ def _left_in_shard(store: Store, body: bytes, spec: dict[str, Any], listed: List
     return sum(bool((tokens[first : first + count] >= RESERVED).any()) for first, count in spans), "tokens"
 
 
+def _left_in_spill(store: Store, rows_key: str, listed: Listed) -> tuple[int, str]:
+    """Listed documents of a spill; one of which nobody tells what it holds, as it is older or half written, counts."""
+    if store.head(rows_key) is None:
+        return 1, "a spill of which nobody tells the documents"
+    ids = read_parquet(store.get(rows_key), ["id"])["id"]
+    return pc.sum(pc.is_in(ids, listed.ids)).as_py() or 0, "tokens"
+
+
 def _left_in_table(table: pa.Table, listed: Listed) -> tuple[int, str]:
     """Rows with a listed id, address or text in which more than the id is left."""
     names = set(table.schema.names)
@@ -220,8 +232,7 @@ def _left_in_table(table: pa.Table, listed: Listed) -> tuple[int, str]:
         return 0, "rows"
     if "verdict" in names:
         return pc.sum(pc.and_(named_in(table, listed), tells_of_page(table))).as_py() or 0, "ledger rows"
-    spilled = "tokens" in names and pa.types.is_large_binary(table.schema.field("tokens").type)
-    if not spilled and not names & {"text", EXACT}:  # annotations hold numbers and ids alone, a shard's list counts
+    if not names & {"text", EXACT}:  # annotations hold numbers and ids alone, lists of a shard or a spill count
         return 0, "rows"
     found = pc.or_(standing(table, listed.ids), pc.and_(named_in(table, listed), _has_text(table)))
     if "text" in names and len(listed.texts):

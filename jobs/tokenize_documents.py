@@ -42,6 +42,7 @@ ENGINE = "ray"
 VERSION = 2
 _ENCODERS = ("fast", "reference", "tokenizers")
 _COMPARED_ONE_IN = 1024  # documents, with what SentencePiece gives
+_COLUMNS = ["id", "language", "source", "source_type", "domain"]
 _LEDGER_COLUMNS = ["id", "url", "file", "offset", "length"]
 _BOOKS = {
     "documents": Equation(total="documents", terms=("placed", "rejected", "failed")),
@@ -58,6 +59,10 @@ class Config:
     quality: str = setting("quality", "annotations with quality.fasttext for the cells; empty: none are used")
     output: str = setting("tokens", "dataset of token shards to write", content=False)
     quality_edges: tuple[float, ...] = setting((0.5,), "scores at which a quality bucket begins")
+    cells: tuple[str, ...] = setting(
+        ("language", "source_type", "quality"), "columns that a mixture can weigh by; also source, domain"
+    )
+    cell_domains: tuple[str, ...] = setting((), "with domain in cells: those that are told apart, the rest is `other`")
     shard_tokens: int = setting(32 << 20, "tokens in a shard; a cell's shards are about equal")
     pack_tokens: int = setting(0, "sequence length to pack documents for, so that few are cut; 0: no packing")
     bos: bool = setting(False, "begin each document with BOS")
@@ -69,9 +74,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse shards of nothing."""
-        from pipelines.tokens.cells import check_edges
+        from pipelines.tokens.cells import check_columns, check_edges
 
         check_edges(self.quality_edges)
+        check_columns(self.cells, self.cell_domains)
         if self.shard_tokens < 1:
             raise ConfigError(f"shard_tokens is {self.shard_tokens}; expected 1 or more")
         if self.pack_tokens and not 16 <= self.pack_tokens <= self.shard_tokens:
@@ -115,9 +121,21 @@ def run(config: Config, context: Context) -> list[Manifest]:
         rows = pa.concat_tables([old, unit_table(units)])
         _check_placed(context, stage, rows, units, prefix)
         made = run_stage(context, stage, rows, parents=parents, stats=stats)
+    if config.pack_tokens:
+        context.progress.say(_packed(made[config.output]))
     for stored in list(context.store.list(f"{prefix}/")):
         context.store.delete(stored.key)
     return list(made.values())
+
+
+def _packed(manifest: Manifest) -> str:
+    """What packing was worth, for a person."""
+    stats, documents = manifest.stats, max(1, manifest.books["documents"]["placed"])
+    return (
+        f"packed for {stats['pack_tokens']} tokens: {stats['documents_cut'] / documents:.2%} of the documents are cut, "
+        f"{stats['documents_cut_unpacked'] / documents:.2%} without packing; padding "
+        f"{stats['padding'] / max(1, stats['tokens']):.2%} of the tokens"
+    )
 
 
 def plan(config: Config, context: Context, request: Request) -> Plan:
@@ -127,7 +145,9 @@ def plan(config: Config, context: Context, request: Request) -> Plan:
     corpus = context.open(config.corpus)
     quality = context.open(config.quality) if config.quality else None
     worker_config = _worker_config(config, context.open(f"artifacts/{config.tokenizer}"))
-    return plan_tokens(corpus, score_parts(quality), open_encoder, open_sharder, worker_config, request)
+    return plan_tokens(
+        corpus, score_parts(quality), open_encoder, open_sharder, worker_config, config.shard_tokens, request
+    )
 
 
 def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:
@@ -136,6 +156,8 @@ def _worker_config(config: Config, tokenizer: Dataset) -> dict[str, Any]:
         "version": tokenizer.manifest.version,
         "output": config.output,
         "edges": list(config.quality_edges),
+        "cells": list(config.cells),
+        "cell_domains": list(config.cell_domains),
         "encoder": config.encoder,
         "rules": {"bos": config.bos, "max_document_tokens": config.max_document_tokens},
         "seed": config.seed,
@@ -251,7 +273,7 @@ def _put_listing(store: Store, prefix: str, group: list[Unit]) -> str:
 
 
 def _spill_key(prefix: str, unit: str) -> str:
-    return f"{prefix}/spill/{unit}.parquet"
+    return f"{prefix}/spill/{unit}"
 
 
 def _check_placed(context: Context, stage: Stage, rows: pa.Table, units: list[Unit], prefix: str) -> None:
@@ -296,9 +318,9 @@ def _stats(base: Manifest | None, tokenizer: Dataset, config: Config) -> dict[st
 
 def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Encode one corpus part to its spill file, its counts, and the ledger rows of what has no text."""
-    from pipelines.tokens.cells import cell_column, id_hashes, plain_name, quality_buckets
+    from pipelines.tokens.cells import cell_column, id_hashes, named_domains, plain_name, quality_buckets, quality_names
     from pipelines.tokens.encode import Encoder, EncodeRules, check_sample
-    from pipelines.tokens.spill import encode_spill, spill_table
+    from pipelines.tokens.spill import put_spill, spill_of
     from pipelines.tokens.tokenizer import Tokenizer
     from pipelines.tokens.totals import encode_buckets, encode_domains, tokens_by
 
@@ -309,27 +331,28 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
     rules, prefix = EncodeRules(**worker_config["rules"]), worker_config["prefix"]
 
     def encode(unit: Unit) -> UnitResult:
-        columns = [*_LEDGER_COLUMNS, "text", "language", "source", "source_type", "domain"]
-        documents = read_parquet(store.get(unit.spec["part"]), columns).combine_chunks()
-        column = {name: documents[name].combine_chunks() for name in columns}
-        ids, buckets = column["id"], None
+        body = store.get(unit.spec["part"])
+        documents = read_parquet(body, ["text", *_COLUMNS])
+        column = {name: documents[name].combine_chunks() for name in _COLUMNS}
+        ids, buckets = column["id"], np.full(documents.num_rows, -1)
         if unit.spec["scores"]:
             scored = read_parquet(store.get(unit.spec["scores"]), ["id", "quality.fasttext"])
             scores = scored["quality.fasttext"].take(pc.index_in(ids, scored["id"].combine_chunks()))
             buckets = quality_buckets(scores, worker_config["edges"])
-        cells = cell_column(column["language"], column["source_type"], buckets)
-        encoded = encoder.encode(column["text"], rules)
+        column["quality"] = quality_names(buckets)
+        told_apart = named_domains(column["domain"], worker_config["cell_domains"])
+        cells = cell_column([told_apart if name == "domain" else column[name] for name in worker_config["cells"]])
+        encoded = encoder.encode(documents["text"], rules)
         hashes = id_hashes(ids, worker_config["seed"])
         picked = np.flatnonzero(hashes[encoded.rows] % _COMPARED_ONE_IN == 0)
-        compared = check_sample(encoder, column["text"], ids, encoded, picked)
-        spilled = spill_table(encoded, cells, hashes, ids)
-        store.put(_spill_key(prefix, unit.id), encode_spill(spilled))
+        compared = check_sample(encoder, documents["text"], ids, encoded, picked)
+        put_spill(store, _spill_key(prefix, unit.id), spill_of(encoded, cells, hashes, ids))
         store.put(_sizes_key(prefix, unit.id), encode_buckets(encoded, cells, hashes))
         store.put(_domains_key(prefix, unit.id), encode_domains(encoded, column["domain"], column["language"]))
 
         is_empty = np.ones(documents.num_rows, bool)
         is_empty[encoded.rows] = False
-        empty = documents.select(_LEDGER_COLUMNS).filter(pa.array(is_empty))
+        empty = read_parquet(body, _LEDGER_COLUMNS).filter(pa.array(is_empty)) if is_empty.any() else None
         cut = int(encoded.tokens_cut.sum())
         store.put(_books_key(prefix, unit.id), _encode_books(_rejected(empty), cut))
 
@@ -340,8 +363,7 @@ def open_encoder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit]
         for name, (tokens, placed) in tokens_by(encoded, cells).items():
             count.add_count(f"cells.{name}", tokens)
             count.add_count(f"documents.{name}", placed)
-            count.add_count(f"by_quality.{name.rpartition('.')[2]}", tokens)
-        for name in ("language", "source"):
+        for name in ("language", "source", "quality"):
             for value, (tokens, _) in tokens_by(encoded, column[name]).items():
                 count.add_count(f"by_{name}.{plain_name(value)}", tokens)
         return result
@@ -365,10 +387,10 @@ def _keys(ids: Iterable[str | None]) -> list[bytes]:
     return [(document or "").encode() for document in ids]
 
 
-def _rejected(empty: pa.Table) -> pa.Table:
+def _rejected(empty: pa.Table | None) -> pa.Table:
     rows = [
         {**row, "stage": "tokenize_documents", "verdict": "rejected", "reason": "no_tokens"}
-        for row in empty.to_pylist()
+        for row in (empty.to_pylist() if empty is not None else ())
     ]
     return pa.Table.from_pylist(rows, schema=LEDGER)
 

@@ -44,6 +44,7 @@ def plan_tokens(
     open_encoder: Callable[[dict[str, Any], Store], Worker],
     open_sharder: Callable[[dict[str, Any], Store], Worker],
     worker_config: dict[str, Any],
+    shard_tokens: int,
     request: Request,
 ) -> Plan:
     """The plan of tokenizing all parts of a corpus; `scores` is the score part of each input, where there are any."""
@@ -71,6 +72,7 @@ def plan_tokens(
         value = ratio.value * total
         return Figure(value=value + fixed, unit=unit, error=ratio.error if len(costs) > 1 else None)
 
+    grown = _grown(costs, total, max(row["bytes"] for row in parts), shard_tokens)
     cpu = scaled("cpu", "s", started * workers)
     wall = started + (cpu.value - started * workers) / workers / _BUSY
     return Plan(
@@ -90,10 +92,22 @@ def plan_tokens(
             "start": Figure(value=started * workers, unit="s"),
             "wall": Figure(value=wall, unit="s", error=cpu.error),
             "output": scaled("output", "B"),
-            "memory": Figure(value=peak_memory_mb() * workers * 1e6, unit="B"),
+            "memory": Figure(value=workers * (1e6 * peak_memory_mb() + grown), unit="B"),
         },
         notes=[f"wall for {workers} worker processes; start-up of the engine not counted"],
     )
+
+
+def _grown(costs: list[dict[str, float]], total: float, largest_part: float, shard_tokens: int) -> float:
+    """Bytes that a worker holds of the largest part or shard, beyond what it held of a slice.
+
+    Of a part its texts, and its tokens in two orders; of a shard its tokens twice.
+    """
+    stored = sum(cost["stored"] for cost in costs)
+    text, tokens, two = (sum(cost[name] for cost in costs) / stored for name in ("text", "tokens", "token_bytes"))
+    part = largest_part * (1 + text + 2 * two)
+    shard = 2 * min(shard_tokens * two / max(tokens, 1e-9), two * total)
+    return max(0.0, max(part, shard) - max(cost["stored"] for cost in costs) * (1 + text + 2 * two))
 
 
 def _measure(
@@ -110,25 +124,35 @@ def _measure(
     table = corpus.read_part(row["key"])
     rows = min(len(table), most_rows or _rows_of(table))
     start = int(np.random.default_rng(number).integers(0, len(table) - rows + 1))
-    made = encode_table("plan", f"{number:032x}", "part", table.slice(start, rows))
+    sliced = table.slice(start, rows)
+    made, text = encode_table("plan", f"{number:032x}", "part", sliced), sliced["text"].nbytes
     store.put(made.key, made.body)
     spec = {"part": made.key, "scores": scores.get(row["input"])}
     began = cpu_seconds()
     done = encode(Unit(id=f"{number:032x}", input=row["input"], spec=spec))
     listing = f"plan/listing-{number}.json"
-    spill = f"plan/spill/{number:032x}.parquet"
+    spill = f"plan/spill/{number:032x}"
     store.put(listing, json.dumps([[spill, made.key]]).encode())
-    output = 0
+    output = token_bytes = 0
     for cell in [name.removeprefix("cells.") for name in done.counters.values if name.startswith("cells.")]:
         bounds = {"first": "0", "last": str(2**64 - 1)}
         found = gather(Unit(id=f"{number:032x}", input=cell, spec={"cell": cell, "listing": listing, **bounds}))
         output += sum(len(file.body) for file in found.files)
+        token_bytes += sum(len(file.body) for file in found.files if file.role == "shard")
     cpu = cpu_seconds() - began
     tokens = done.counters.values["tokens.in"][0]
     stored = row["bytes"] * rows / max(1, len(table))
-    for key in (made.key, spill, listing):
+    for key in (made.key, f"{spill}.rows.parquet", f"{spill}.tokens", listing):
         store.delete(key)
-    return {"cpu": cpu, "tokens": float(tokens), "output": float(output), "stored": stored, "rows": float(rows)}
+    return {
+        "cpu": cpu,
+        "tokens": float(tokens),
+        "token_bytes": float(token_bytes),
+        "text": float(text),
+        "output": float(output),
+        "stored": stored,
+        "rows": float(rows),
+    }
 
 
 def _rows_of(table: pa.Table) -> int:
@@ -141,4 +165,3 @@ def score_parts(quality: Dataset | None) -> dict[str, str]:
     if quality is None:
         return {}
     return {row["input"]: row["key"] for row in quality.parts().select(["input", "key"]).to_pylist()}
-

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipelines.quality.sources import Source
 
 ENGINE = "process"
-VERSION = 2
+VERSION = 3
 SAMPLE = Path("tests", "sample", "quality.jsonl.zst")
 _NOT_RULES = ("most_pages", "group_column", "good", "bad", "distil", "distil_share", "documents")
 

@@ -82,6 +82,8 @@ def run(config: Config, context: Context) -> list[Manifest]:
         parents=[Parent(manifest=corpus.manifest)],
         make=lambda: _make(config, context, corpus, base),
     )
+    if base:
+        context.progress.say(_told(manifest.stats["extended"]))
     return [manifest]
 
 
@@ -178,6 +180,7 @@ def _extended(base: bytes, learned: bytes, vocab_size: int, texts: list[str]) ->
 
 
 def _told(made: dict[str, Any]) -> str:
+    """What extending cost, for a person."""
     return (
         f"extended by {made['pieces_new']} pieces to {made['pieces_kept']} ({made['ties_in_base']} had tied scores): "
         f"{made['tokens_per_character']} tokens a character, {made['tokens_per_character_base']} before, "

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.errors import ConfigError, SetupError
+from pipelines.errors import ConfigError
 from training.data.rows import RowArrays, SpecialTokens, empty_row
 from training.layout import (
     EngineConfig,
     Place,
-    Shape,
     bucket_elements,
     cut_dimension,
     data_size,
@@ -37,12 +36,12 @@ from training.layout import (
     stage_bounds,
     tensor_box,
 )
+from training.masters import Fragment, Masters
 from training.model.decoder import Batch, Decoder, ModelConfig, parameter_shapes
 from training.model.parallel import TensorGroup
 from training.pipeline import Pipeline
 from training.preflight import require_fit
 
-STATES = ("master", "exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
@@ -60,25 +59,6 @@ class StepOutcome:
     def nll_sum(self) -> float:
         """Of this rank's rows."""
         return float(self.row_losses.sum())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fragment:
-    """A run of a box of a parameter on this rank: views of the master and both moments, by STATES.
-
-    The box is what this rank's place in the layout holds, `start` and `size` in the global shape; `offset` is in it.
-    """
-
-    parameter: str
-    start: Shape
-    size: Shape
-    offset: int
-    tensors: dict[str, Tensor]
-
-    @property
-    def length(self) -> int:
-        """Elements."""
-        return self.tensors["master"].numel()
 
 
 class Engine:
@@ -141,9 +121,8 @@ class Engine:
             config=self._settings,
             dist_init_required=False,
         )[0]
-        self._data_group = self._engine.mpu.get_data_parallel_group() if self._engine.mpu else None
         self._update = _UpdateTimer(self._engine, self.device)
-        self._create_moments()
+        self._masters = Masters(self._parameters, self.shapes, self._engine, config, self.place, self.data_size)
 
     def train_step(
         self, rows: Sequence[RowArrays], *, micro_steps: int, trained_tokens: int, learning_rate: float
@@ -198,46 +177,18 @@ class Engine:
     def fragments(self, *, owned: bool) -> Iterator[Fragment]:
         """What this rank holds of every parameter, in the model's order.
 
-        Over all ranks the `owned` fragments tile every parameter exactly; the held ones are what a load must
-        fill (at stage 0 every rank holds everything and owns its share).
+        Over all ranks the `owned` fragments tile every parameter exactly; the held ones are what a load must fill.
         """
-        for name, parameter in self._parameters.items():
-            if owned and not self._owns(name):
-                continue
-            if self.config.zero_stage == 3:
-                fragment = self._partition_of(name, parameter)
-            elif self.config.zero_stage == 0:
-                fragment = self._whole(name, parameter, owned=owned)
-            else:
-                fragment = self._mapped(name, parameter)
-            if fragment is not None and fragment.length:
-                yield fragment
+        return self._masters.fragments(owned=owned)
 
     @property
     def adam_steps(self) -> int:
         """Updates that Adam has applied; its bias correction depends on it."""
-        steps = {int(state["step"]) for state in self._adam.state.values()}
-        if len(steps) != 1:
-            raise SetupError(f"parameter groups have applied different numbers of updates: {sorted(steps)}")
-        return steps.pop()
+        return self._masters.adam_steps
 
     def after_load(self, *, adam_steps: int) -> None:
-        """Make the filled masters count: Adam's step by hand, and the weights that the forward pass reads."""
-        for state in self._adam.state.values():
-            state["step"].fill_(adam_steps)
-        if self.config.zero_stage == 3:
-            self._refresh_partitions()
-        elif self.config.zero_stage > 0:
-            self._refresh_whole_weights()
-
-    @property
-    def _adam(self) -> torch.optim.Optimizer:
-        return self._engine.optimizer if self.config.zero_stage == 0 else self._engine.optimizer.optimizer
-
-    def _owns(self, name: str) -> bool:
-        """Whether this place writes what it holds of a parameter: one of those that hold the same does."""
-        is_first_copy = self.place.tensor == 0 or cut_dimension(name) is not None
-        return is_first_copy and not (self.place.pipe > 0 and name == "embedding.weight")  # the copy of a tied one
+        """Make the filled masters count: Adam's step, and the weights that the forward pass reads."""
+        self._masters.after_load(adam_steps=adam_steps)
 
     @torch.no_grad()
     def _materialise(self, decoder: Decoder, weights: Callable[[str], Tensor], mpu: Any) -> dict[str, Any]:
@@ -296,82 +247,6 @@ class Engine:
                     for field in Batch._fields
                 )
             )
-
-    def _create_moments(self) -> None:
-        """Zero moments, as Adam makes them at its first step: a load needs them before.
-
-        DeepSpeed links them to parameters once, after the first *group* has stepped; those of later groups
-        would stay unlinked.
-        """
-        adam = self._adam
-        if self.config.zero_stage == 0:
-            masters = list(self._parameters.values())
-        elif self.config.zero_stage == 3:
-            masters = self._engine.optimizer.fp32_partitioned_groups_flat
-        else:
-            masters = self._engine.optimizer.single_partition_of_fp32_groups
-        for master in masters:
-            if not adam.state[master]:
-                adam.state[master].update(
-                    step=torch.tensor(0.0),
-                    exp_avg=torch.zeros_like(master),
-                    exp_avg_sq=torch.zeros_like(master),
-                )
-        if self.config.zero_stage in (1, 2):
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
-
-    def _whole(self, name: str, parameter: Any, *, owned: bool) -> Fragment:
-        first = parameter.numel() * self.rank // self.world_size if owned else 0
-        last = parameter.numel() * (self.rank + 1) // self.world_size if owned else parameter.numel()
-        state = self._adam.state[parameter]
-        whole = {"master": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
-        return self._fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
-
-    def _partition_of(self, name: str, parameter: Any) -> Fragment:
-        """ZeRO-3: ceil(numel / W) elements at rank times that; the last rank's padding is uninitialised."""
-        shard = self._engine.optimizer
-        master = shard.get_local_fp32_param(parameter)
-        first = min(self.data_rank * master.numel(), parameter.ds_numel)
-        length = min(master.numel(), parameter.ds_numel - first)
-        states = {key: shard.get_local_fp32_param(parameter, key) for key in STATES[1:]}
-        return self._fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
-
-    def _mapped(self, name: str, parameter: Any) -> Fragment | None:
-        """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
-        mapping = parameter._hp_mapping
-        if mapping is None:
-            return None
-        states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
-        return self._fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
-
-    def _fragment(self, name: str, offset: int, tensors: dict[str, Tensor]) -> Fragment:
-        box = tensor_box(name, self.shapes[name], rank=self.place.tensor, size=self.config.tensor_parallel)
-        return Fragment(name, box.start, box.size, offset, tensors)
-
-    @torch.no_grad()
-    def _refresh_partitions(self) -> None:
-        """ZeRO-3: the partition of the weights, and the whole of every parameter that is kept gathered."""
-        for parameter in self._parameters.values():
-            master = self._engine.optimizer.get_local_fp32_param(parameter)
-            parameter.ds_tensor.data.view(-1)[: master.numel()].copy_(master)
-            if parameter.ds_status.name == "AVAILABLE":
-                pieces = [torch.empty_like(parameter.ds_tensor) for _ in range(self.data_size)]
-                torch.distributed.all_gather(pieces, parameter.ds_tensor.data, group=self._data_group)
-                whole = torch.cat([piece.view(-1) for piece in pieces])[: parameter.ds_numel]
-                parameter.data.copy_(whole.view(parameter.data.shape))
-
-    @torch.no_grad()
-    def _refresh_whole_weights(self) -> None:
-        """ZeRO-1 and 2: every data rank has all weights; each gives the run that it masters."""
-        for parameter in self._parameters.values():
-            whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
-            mapping = parameter._hp_mapping
-            if mapping is not None:
-                address = mapping.lp_fragment_address
-                whole[address.start : address.start + address.numel] = mapping.hp_fragment.to(whole.device)
-            torch.distributed.all_reduce(whole, group=self._data_group)
-            parameter.data.copy_(whole.view_as(parameter))
-
 
 def join_process_group(*, rank: int, world_size: int, init_method: str, timeout_s: float = 300.0) -> None:
     """Make the process group where no launcher has: gloo, or NCCL where there are GPUs."""

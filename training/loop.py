@@ -30,6 +30,7 @@ from training.engine import Engine
 from training.layout import LAYOUT_FIELDS, EngineConfig
 from training.metrics import MetricsWriter, TensorBoardWriter
 from training.model.decoder import ModelConfig
+from training.preflight import preflight, this_machine
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 from training.start import first_weights
@@ -162,6 +163,10 @@ class _Attempt:
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
+        machines: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(machines, this_machine())
+        rows, on_gpus = state.plan.segments[-1].rows_per_batch, torch.distributed.get_backend() == "nccl"
+        preflight(self._model, config, machines, rows_per_batch=rows, use_gpu=on_gpus)
         weights = first_weights(store, self._model, state.recipe["seed"], state.recipe.get("start"))
         self._engine = Engine(self._model, weights, config, self._source.shards.special)
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None

@@ -95,12 +95,15 @@ def run_steps(
     engine: str | None = None,
     report: Callable[[Step], None] = lambda _step: None,
 ) -> list[Outcome]:
-    """Run in order; what a step commits is pinned for the steps after it."""
+    """Run in order; what a step commits is pinned for the steps after it.
+
+    All settings are read before the first job begins: a fault in those of the last must not cost the others' hours.
+    """
+    configs = [config_of(step, overrides.get(step.job, {})) for step in steps]
     context.prepare()
     outcomes = []
-    for step in steps:
+    for step, config in zip(steps, configs, strict=True):
         module = load_job(step.job)
-        config = config_of(step, overrides.get(step.job, {}))
         wanted = engine or module.ENGINE
         if wanted not in ("process", context.engine_open):
             context.close_engines()  # two engines at once do not fit a small machine

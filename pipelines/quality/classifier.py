@@ -126,7 +126,7 @@ def classifier_settings(
     numbers = {name: number for number, name in names.items()} | {str(n): n for n in range(count)}
     if label and label not in numbers:
         raise ConfigError(f"the model has no label {label!r}", mend=f"its labels: {', '.join(sorted(numbers))}")
-    offset = 2 if str(config.get("model_type", "")).endswith("roberta") else 0
+    offset = 2 if str(config.get("model_type", "")).endswith(("roberta", "camembert")) else 0
     room = int(config.get("max_position_embeddings", MAX_TOKENS)) - offset
     if room < 1 or max_tokens < 1:
         raise IntegrityError(f"the model has room for {room} tokens")

@@ -15,7 +15,9 @@ FACT = {name: at for at, name in enumerate(FACTS)}
 FEATURES = (
     "gain", "seen", "known", "surprise", "repeats", "pair_repeats", "marks", "ends", "digits", "capitals",
     "word_length", "gap", "short_lines", "contrast", "common",
+    "glue", "odd",
 )  # fmt: skip
+_FEW_PAIRS, _USUAL_GAIN = 5.0, 1.0
 UNSPACED_SHARE = 0.25  # Han and kana among the tokens: from here on a text is measured beside unspaced ones
 
 
@@ -46,6 +48,9 @@ def features(facts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "short_lines": f["short_lines"] / tokens,
         "contrast": f["gain"] / pairs - f["far_gain"] / np.maximum(f["far_pairs"], 1.0),
         "common": f["common_gain"] / np.maximum(f["common_pairs"], 1.0),
+        # beside a few pairs of prose, so that a text with hardly any is not judged by them
+        "glue": (f["glue_gain"] + _FEW_PAIRS * _USUAL_GAIN) / (f["glue_pairs"] + _FEW_PAIRS),
+        "odd": f["glue_odd"] / (f["glue_pairs"] + _FEW_PAIRS),
     }
     unspaced = (f["singles"] >= UNSPACED_SHARE * tokens).astype(np.int64)
     return np.stack([columns[name] for name in FEATURES], axis=1), unspaced

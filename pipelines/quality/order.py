@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 
 from pipelines.errors import IntegrityError
+from pipelines.quality.glue import Glue
 
 UNIGRAMS, BIGRAMS = 18, 22  # bits
 LEVELS = 256
@@ -43,31 +44,36 @@ class OrderModel:
     followers: np.ndarray
     bigrams: np.ndarray
     total: float
+    glue: Glue
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, float]:
+    def arrays(self) -> tuple[np.ndarray, ...]:
         """As the compiled reader takes them."""
-        return self.unigrams, self.followers, self.bigrams, levels(), self.total
+        glue = (self.glue.slots, self.glue.hashes, self.glue.gains)
+        return self.unigrams, self.followers, self.bigrams, levels(), self.total, *glue
 
     def to_bytes(self) -> bytes:
-        """The file `order.bin`: total (f64), then the three tables."""
+        """The file `order.bin`: total (f64), the three tables, and what `Glue.to_bytes` gives."""
         head = np.array([self.total], "<f8").tobytes()
-        return head + self.unigrams.tobytes() + self.followers.tobytes() + self.bigrams.tobytes()
+        tables = self.unigrams.tobytes() + self.followers.tobytes() + self.bigrams.tobytes()
+        return head + tables + self.glue.to_bytes()
 
     @staticmethod
     def from_bytes(body: bytes) -> OrderModel:
         """The model of a file; IntegrityError where it has another size."""
         one, two = 1 << UNIGRAMS, 1 << BIGRAMS
-        if len(body) != 8 + 2 * one + two:
-            raise IntegrityError(f"an order model has {8 + 2 * one + two} bytes, this one {len(body)}")
+        size = 8 + 2 * one + two
+        if len(body) < size:
+            raise IntegrityError(f"an order model has {size} bytes and more, this one {len(body)}")
         total = float(np.frombuffer(body, "<f8", 1)[0])
         if not (np.isfinite(total) and total > 0):
             raise IntegrityError(f"an order model of {total} tokens")
         tables = np.frombuffer(body, np.uint8, 2 * one + two, 8)
         ones, follow, twos = tables[:one], tables[one : 2 * one], tables[2 * one :]
-        return OrderModel(unigrams=ones, followers=follow, bigrams=twos, total=total)
+        glue = Glue.from_bytes(body[size:])
+        return OrderModel(unigrams=ones, followers=follow, bigrams=twos, total=total, glue=glue)
 
 
-def count_order(lines: Iterable[np.ndarray]) -> OrderModel:
+def count_order(lines: Iterable[np.ndarray], glue: Glue) -> OrderModel:
     """The model of texts, each an array of token hashes (uint32)."""
     ones = np.zeros(1 << UNIGRAMS, np.int64)
     twos = np.zeros(1 << BIGRAMS, np.int64)
@@ -86,5 +92,5 @@ def count_order(lines: Iterable[np.ndarray]) -> OrderModel:
         np.add.at(twos, pairs, 1)
     total = float(max(1, ones.sum()))
     return OrderModel(
-        unigrams=_quantised(ones), followers=_quantised(follow), bigrams=_quantised(twos), total=total
+        unigrams=_quantised(ones), followers=_quantised(follow), bigrams=_quantised(twos), total=total, glue=glue
     )

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipelines.dedup.normalize import utf8_of
 from pipelines.kernels import kernel, subkernel
+from pipelines.quality.glue import STEP
 from pipelines.quality.order import BIGRAMS, LEVELS, UNIGRAMS, OrderModel, levels
 from pipelines.quality.vocabulary import LineModel
 from pipelines.quality.words import (
@@ -34,15 +35,17 @@ FACTS = (
     "tokens", "letters", "singles", "marks", "digits", "capitals", "ends", "word_characters", "lines", "short_lines",
     "longest_gap", "windows", "window_tokens", "window_repeats", "pair_repeats", "pairs", "known", "seen", "gain",
     "surprise", "characters", "ended_lines", "far_gain", "far_pairs", "common_gain", "common_pairs",
+    "glue_pairs", "glue_gain", "glue_odd",
 )  # fmt: skip
 (_TOKENS, _LETTERS, _SINGLES, _MARKS, _DIGITS, _CAPITALS, _ENDS, _WORD_CHARS, _LINES, _SHORT, _GAP, _WINDOWS,
  _WINDOW_TOKENS, _REPEATS, _PAIR_REPEATS, _PAIRS, _KNOWN, _SEEN, _GAIN, _SURPRISE, _CHARACTERS, _ENDED, _FAR_GAIN,
- _FAR_PAIRS, _COMMON_GAIN, _COMMON_PAIRS) = (
+ _FAR_PAIRS, _COMMON_GAIN, _COMMON_PAIRS, _GLUE_PAIRS, _GLUE_GAIN, _GLUE_ODD) = (
     range(len(FACTS))
 )  # fmt: skip
 WINDOW = 256  # tokens in which repeats are counted, so that a long text does not look repetitive
 SHORT_LINE = 8  # tokens
 FAR = 11  # tokens back: no neighbour any more, and still the same paragraph
+ODD = -STEP  # a pair of glue that is half as frequent as chance has it, or less
 COMMON = 8000  # a token is common that makes up one in so many or more
 _STAMPS = 1 << 14
 _BASIS, _PRIME = np.uint32(2166136261), np.uint32(16777619)
@@ -271,6 +274,24 @@ def _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total
 
 
 @subkernel
+def _glue(hashes, n, slots, held, gains, fact):
+    """What neighbours tell of each other that are both of the words of `glue`."""
+    mask = np.uint32(slots.shape[0] - 1)
+    before = -1
+    for at in range(n):
+        place = hashes[at] & mask
+        while slots[place] >= 0 and held[slots[place]] != hashes[at]:
+            place = np.uint32(place + np.uint32(1)) & mask
+        now = slots[place]
+        if now >= 0 and before >= 0:
+            gain = gains[before, now]
+            fact[_GLUE_PAIRS] += 1
+            fact[_GLUE_GAIN] += gain / STEP
+            fact[_GLUE_ODD] += gain < ODD
+        before = now
+
+
+@subkernel
 def _repeats(hashes, n, stamps, stamp, fact):
     """Tokens and pairs that came before in the same window of WINDOW tokens. Returns the last stamp used."""
     for first in range(0, n, WINDOW):
@@ -294,7 +315,7 @@ def _repeats(hashes, n, stamps, stamp, fact):
 
 @kernel
 def _read(data, offsets, kinds, lower, vocabulary, rows, words, ngrams, end_hash, end_id, order, sums, facts):
-    unigrams, followers, bigrams, level, total = order
+    unigrams, followers, bigrams, level, total, slots, held, gains = order
     hashes = np.empty(MAX_CHARACTERS + 2, np.uint32)
     ids = np.empty(MAX_CHARACTERS + 2, np.int32)
     spelt = np.empty(4 * MAX_WORD + 8, np.uint8)
@@ -311,6 +332,7 @@ def _read(data, offsets, kinds, lower, vocabulary, rows, words, ngrams, end_hash
             _linear(hashes, ids, n, rows, words, ngrams, end_hash, end_id, sums[d])
         if total > 0:
             _order(hashes, n, places, counts, unigrams, followers, bigrams, level, total, fact)
+            _glue(hashes, n, slots, held, gains, fact)
         stamp = _repeats(hashes, n, stamps, stamp, fact)
 
 
@@ -357,5 +379,6 @@ def token_hashes(texts: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndar
     return hashes[: bounds[-1]].copy(), bounds
 
 
-_NO_ORDER = (np.zeros(1, np.uint8), np.zeros(1, np.uint8), np.zeros(1, np.uint8), levels(), 0.0)
+_NO_GLUE = (np.full(1, -1, np.int16), np.zeros(1, np.uint32), np.zeros((1, 1), np.int8))
+_NO_ORDER = (np.zeros(1, np.uint8), np.zeros(1, np.uint8), np.zeros(1, np.uint8), levels(), 0.0, *_NO_GLUE)
 assert len(levels()) == LEVELS

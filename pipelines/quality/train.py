@@ -24,6 +24,7 @@ import xxhash
 from pipelines.errors import ConfigError, InputError
 from pipelines.quality.examples import LABELS, LabelledPage, check_labels, folds_of, is_test_side, without_copies
 from pipelines.quality.features import FEATURES, features
+from pipelines.quality.glue import count_glue
 from pipelines.quality.head import Head, fit_head
 from pipelines.quality.metrics import auc, by_name, cut_for_precision, length_matched_auc, platt, rates, reliability
 from pipelines.quality.order import OrderModel, count_order
@@ -117,7 +118,9 @@ def fit_parts(pages: Sequence[LabelledPage], rules: QualityRules) -> _Parts:
     if rules.form:
         good = pa.array([page.text for page in pages if page.label == "good"], pa.large_string())
         hashes, bounds = token_hashes(good)
-        order = count_order(hashes[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+        glue = count_glue((page.side, words(page.text)) for page in pages if page.label == "good")
+        edges = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+        order = count_order((hashes[a:b] for a, b in edges), glue)
     return _Parts(body=_fit_line(sorted(lines), rules), order=order)
 
 

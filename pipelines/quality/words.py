@@ -39,6 +39,11 @@ def words(text: str | None) -> str:
     return " ".join(_WORD.findall(head.lower()))
 
 
+def is_single(word: str) -> bool:
+    """Whether it is a character of a script without spaces."""
+    return len(word) == 1 and any(low <= ord(word) <= high for low, high in _SINGLE_BLOCKS)
+
+
 @cache
 def tables() -> tuple[np.ndarray, np.ndarray]:
     """((CODES,) uint8 class and bits, (CODES,) uint32 lower case) of each character."""

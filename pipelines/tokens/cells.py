@@ -1,7 +1,7 @@
 """Cells and shard ranges: where a document's tokens lie.
 
-A cell is what a mixture can weigh: language x source type x quality bucket. Within a cell a document goes to
-the shard whose range holds the 64-bit hash of its id, and stands there in the order of the hash: a seeded
+A cell is what a mixture can weigh: language x source type x quality bucket, or other columns. Within a cell a document
+goes to the shard whose range holds the 64-bit hash of its id, and stands there in the order of the hash: a seeded
 external shuffle, done once, that needs no memory and does not depend on who wrote what. The ranges are cut where the
 tokens counted by leading bits of the hash say, so that shards are equal in tokens.
 """
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipelines.errors import ConfigError
 from pipelines.tokens.sampling import id_hash
 
+CELL_COLUMNS = ("language", "source_type", "quality", "source", "domain")
 BUCKET_BITS = 12
 BUCKETS = 1 << BUCKET_BITS
 _FEW_DOCUMENTS = 64
@@ -34,23 +35,48 @@ def check_edges(edges: Sequence[float]) -> None:
         )
 
 
-def cell_column(language: pa.Array, source_type: pa.Array, buckets: np.ndarray | None) -> pa.DictionaryArray:
-    """`language.source_type.q<bucket>` of each document.
+def check_columns(columns: Sequence[str], domains: Sequence[str]) -> None:
+    """Refuse what no cells can be made of: unknown or repeated columns, domains without their column."""
+    if not columns or len(set(columns)) < len(columns) or set(columns) - set(CELL_COLUMNS):
+        raise ConfigError(f"cells is {list(columns)}; expected some of {', '.join(CELL_COLUMNS)}, none twice")
+    if ("domain" in columns) != bool(domains):
+        raise ConfigError(
+            f"cells is {list(columns)} and cell_domains {list(domains)}; expected domain in cells, and names for it",
+            mend="a cell for every domain would be a shard for every domain: name those to be weighed",
+        )
 
-    `buckets`: of `quality_buckets`; without scores all are in `qx`. Names are lower-case ASCII letters, digits, `_` and
-    `-`, whatever the columns hold.
+
+def cell_column(columns: Sequence[pa.Array]) -> pa.DictionaryArray:
+    """The cell of each document: the plain names of its values, joined by dots, such as `en.web.q1`.
+
+    `columns` hold strings, or are dictionaries of them. Names are lower-case ASCII letters, digits, `_` and `-`,
+    whatever the columns hold.
     """
-    tongues, kinds = (pc.dictionary_encode(pc.fill_null(column, "")) for column in (language, source_type))
-    scored = np.full(len(language), -1) if buckets is None else buckets
-    codes = np.stack([np.asarray(tongues.indices), np.asarray(kinds.indices), scored], axis=1).astype(np.int64)
-    found, where = np.unique(codes, axis=0, return_inverse=True)
-    names = [
-        f"{plain_name(tongues.dictionary[a].as_py())}.{plain_name(kinds.dictionary[b].as_py())}.q{'x' if c < 0 else c}"
-        for a, b, c in found.tolist()
-    ]
+    made = [column if isinstance(column, pa.DictionaryArray) else _encoded(column) for column in columns]
+    codes = [np.asarray(column.indices).astype(np.int64) for column in made]
+    sizes = tuple(max(1, len(column.dictionary)) for column in made)
+    found, where = np.unique(np.ravel_multi_index(codes, sizes), return_inverse=True)
+    values = [[plain_name(value) for value in column.dictionary.to_pylist()] for column in made]
+    rows = np.stack(np.unravel_index(found, sizes), axis=1).tolist()
+    names = [".".join(names[code] for names, code in zip(values, row, strict=True)) for row in rows]
     plain = sorted(set(names))
     place = np.array([plain.index(name) for name in names], np.int32)
     return pa.DictionaryArray.from_arrays(place[where.reshape(-1)], pa.array(plain, pa.string()))
+
+
+def _encoded(column: pa.Array) -> pa.DictionaryArray:
+    return pc.dictionary_encode(pc.fill_null(column, ""))
+
+
+def named_domains(domains: pa.Array, named: Sequence[str]) -> pa.Array:
+    """The `named` ones of the domains; the others are "other"."""
+    return pc.if_else(pc.is_in(domains, pa.array(named, domains.type)), domains, "other")
+
+
+def quality_names(buckets: np.ndarray) -> pa.DictionaryArray:
+    """(n,) `q<bucket>` of `quality_buckets`, `qx` for a document without one."""
+    names = pa.array(["qx", *(f"q{bucket}" for bucket in range(int(buckets.max(initial=-1)) + 1))])
+    return pa.DictionaryArray.from_arrays(pa.array((buckets + 1).astype(np.int32)), names)
 
 
 def quality_buckets(scores: pa.Array | pa.ChunkedArray, edges: Sequence[float]) -> np.ndarray:

@@ -145,22 +145,26 @@ class Encoder:
         return _joined([*runs, tokens[at:]], self.dtype), lengths, len(risky)
 
 
-def check_sample(encoder: Encoder, texts: pa.Array, ids: pa.Array, encoded: Encoded, picked: np.ndarray) -> int:
+def check_sample(
+    encoder: Encoder, texts: pa.Array | pa.ChunkedArray, ids: pa.Array, encoded: Encoded, picked: np.ndarray
+) -> int:
     """Compare the `picked` ones of the placed documents with SentencePiece; how many were compared.
 
-    Raises IntegrityError, with the first document, where any id differs.
+    Raises IntegrityError, with the first document, where any id differs or the ids do not give back the text.
     """
-    if encoder.reason:
-        return 0
     ends = np.cumsum(encoded.lengths)
     differ = []
     for i in picked.tolist():
-        row = int(encoded.rows[i])
+        row, text = int(encoded.rows[i]), texts[int(encoded.rows[i])].as_py()
         found = encoded.tokens[ends[i] - encoded.lengths[i] : ends[i]]
         found = found[found >= RESERVED]
-        wanted = np.array(encoder.tokenizer.encode(texts[row].as_py()), np.int64)
+        wanted = np.array(encoder.tokenizer.encode(text), np.int64)
         if len(found) + encoded.tokens_cut[i] != len(wanted) or (found != wanted[: len(found)]).any():
             differ.append(row)
+        elif encoder.tokenizer.decode(wanted) != text:
+            raise IntegrityError(
+                f"{ids[row].as_py()}: the tokens do not give back the text", mend="please report the document"
+            )
     if differ:
         raise IntegrityError(
             f"{len(differ)} of {len(picked)} compared documents have other ids than SentencePiece gives; "

@@ -124,7 +124,7 @@ def read_index(body: bytes) -> ShardIndex:
     )
 
 
-def page_checksums(body: bytes) -> bytes:
+def page_checksums(body: bytes | memoryview) -> bytes:
     """The `.crc` of a `.bin`: CRC-32C of each page, the last one short."""
     view = memoryview(body)
     return b"".join(

@@ -1,11 +1,13 @@
-"""The spill between encoding and sharding: one file a corpus part, its documents sorted by (cell, hash).
+"""The spill between encoding and sharding: of each corpus part its documents' tokens, sorted by (cell, hash).
 
-A shard reads from each spill only the row groups that its range of hashes touches, so its memory is bounded
-by the shard, not by the corpus. The tokens are stored as the bytes that the shard will hold.
+Two objects, `KEY.rows.parquet` and `KEY.tokens`: as the order is that of the shards, a shard's documents are one run of
+rows and one run of bytes, so it reads those alone and its memory is bounded by the shard, not by the corpus. The tokens
+are the bytes that the shard will hold, with a CRC a page.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,69 +18,94 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.datasets.store import Store
+from pipelines.errors import IntegrityError
 from pipelines.tokens.encode import Encoded
 from pipelines.tokens.packing import Layout, best_fit, cut_documents, one_after_another
 from pipelines.tokens.runs import copy_runs
-from pipelines.tokens.shards import Shard, build_shard, firsts_of
+from pipelines.tokens.shards import PAGE_BYTES, Shard, build_shard, damaged_pages, firsts_of, page_checksums, page_range
 from pipelines.tokens.stored import StoredFile
 from pipelines.tokens.tokenizer import PAD_ID
 
-SPILL = pa.schema(
+ROWS = pa.schema(
     [
         ("cell", pa.string()),
         ("hash", pa.uint64()),
         ("id", pa.string()),
         ("row", pa.int64()),
-        ("tokens", pa.large_binary()),
+        ("first", pa.int64()),  # of its tokens in KEY.tokens
+        ("tokens", pa.int64()),
     ]
 )
-_ROW_GROUP_BYTES = 1 << 20
+_GROUP_ROWS = 1024
+_CRC = b"crc"
 
 
-def spill_table(encoded: Encoded, cells: pa.DictionaryArray, hashes: np.ndarray, ids: pa.Array) -> pa.Table:
-    """SPILL of the documents that have tokens, by cell, hash, row; the other columns are those of the whole batch."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spill:
+    """ROWS by cell, hash, row, and the tokens that they count, one document after another."""
+
+    rows: pa.Table
+    tokens: np.ndarray
+
+
+def spill_of(encoded: Encoded, cells: pa.DictionaryArray, hashes: np.ndarray, ids: pa.Array) -> Spill:
+    """Of the documents that have tokens; the other columns are those of the whole batch."""
     rows, dictionary = encoded.rows, cells.dictionary
     rank = np.argsort(np.argsort(dictionary.to_numpy(zero_copy_only=False)))
     codes = np.asarray(cells.indices)[rows] if len(rows) else np.zeros(0, np.int64)
     ranks = rank[codes] if len(rows) else np.zeros(0, np.int64)
     order = np.lexsort((rows, hashes[rows], ranks))
     lengths = encoded.lengths[order]
-    body = np.empty(len(encoded.tokens), encoded.tokens.dtype)
-    copy_runs(encoded.tokens, firsts_of(encoded.lengths)[order], lengths, body, firsts_of(lengths))
-    ends = np.concatenate([[0], np.cumsum(lengths * body.dtype.itemsize)]).astype(np.int64)
-    tokens = pa.Array.from_buffers(pa.large_binary(), len(order), [None, pa.py_buffer(ends), pa.py_buffer(body)])
+    firsts, body = firsts_of(lengths), np.empty(len(encoded.tokens), encoded.tokens.dtype)
+    copy_runs(encoded.tokens, firsts_of(encoded.lengths)[order], lengths, body, firsts)
     placed = pa.array(rows[order])
     names = pa.DictionaryArray.from_arrays(pa.array(codes[order].astype(np.int32)), dictionary).cast(pa.string())
-    return pa.table([names, pa.array(hashes[rows[order]]), ids.take(placed), placed, tokens], schema=SPILL)
+    columns = [names, pa.array(hashes[rows[order]]), ids.take(placed), placed, pa.array(firsts), pa.array(lengths)]
+    return Spill(rows=pa.table(columns, schema=ROWS), tokens=body)
 
 
-def encode_spill(table: pa.Table) -> bytes:
-    """As it is stored: small row groups, so that a range of hashes is a range of bytes; it lives minutes."""
+def put_spill(store: Store, key: str, spill: Spill) -> None:
+    """Store both objects, the rows last; small row groups, so that a range of hashes is a range of bytes."""
+    body = memoryview(np.ascontiguousarray(spill.tokens).view(np.uint8))
     sink = pa.BufferOutputStream()
-    per_row = max(1, table.nbytes // max(1, table.num_rows))
     pq.write_table(
-        table,
+        spill.rows.replace_schema_metadata({_CRC: base64.b64encode(page_checksums(body))}),
         sink,
         compression="none",
         use_dictionary=["cell"],
         write_statistics=["cell", "hash"],
         write_page_checksum=True,
-        row_group_size=max(1, _ROW_GROUP_BYTES // per_row),
+        row_group_size=_GROUP_ROWS,
     )
-    return sink.getvalue().to_pybytes()
+    store.put(f"{key}.tokens", body)
+    store.put(f"{key}.rows.parquet", sink.getvalue().to_pybytes())
 
 
-def read_range(store: Store, key: str, cell: str, first: int, last: int) -> pa.Table:
-    """Rows of one cell with hashes from `first` to `last`, both inclusive; reads only row groups with such."""
-    file = pq.ParquetFile(pa.PythonFile(StoredFile(store, key), mode="r"), page_checksum_verification=True)
+def read_range(store: Store, key: str, cell: str, first: int, last: int, dtype: np.dtype) -> Spill:
+    """What one cell has of hashes from `first` to `last`, both inclusive; reads only what holds such.
+
+    IntegrityError where a page of the tokens is damaged.
+    """
+    rows_file = StoredFile(store, f"{key}.rows.parquet")
+    file = pq.ParquetFile(pa.PythonFile(rows_file, mode="r"), page_checksum_verification=True)
     wanted = [
         group for group in range(file.num_row_groups) if _may_hold(file.metadata.row_group(group), cell, first, last)
     ]
     # On this thread: a Python file that Arrow's threads hold at exit ends the interpreter with an abort.
-    table = file.read_row_groups(wanted, use_threads=False) if wanted else SPILL.empty_table()
+    table = file.read_row_groups(wanted, use_threads=False) if wanted else ROWS.empty_table()
     hashes = table["hash"].to_numpy()
     inside = np.flatnonzero(np.asarray(pc.equal(table["cell"], cell)) & (hashes >= first) & (hashes <= last))
-    return table.slice(inside[0], len(inside)) if len(inside) else SPILL.empty_table()  # they stand together
+    if not len(inside):
+        return Spill(rows=ROWS.empty_table(), tokens=np.zeros(0, dtype))
+    rows = table.slice(inside[0], len(inside))  # they stand together
+    start = rows["first"][0].as_py()
+    count = rows["first"][-1].as_py() + rows["tokens"][-1].as_py() - start
+    pages = page_range(start, count, dtype.itemsize)
+    (body,) = store.get_ranges(f"{key}.tokens", [(pages[0] * PAGE_BYTES, pages[1] * PAGE_BYTES)])
+    if damaged := damaged_pages(body, pages[0], base64.b64decode(file.schema_arrow.metadata[_CRC])):
+        raise IntegrityError(f"{key}: damaged pages {damaged[:8]}", key=key, mend="run the same command again")
+    skipped = start - pages[0] * PAGE_BYTES // dtype.itemsize
+    return Spill(rows=rows, tokens=np.frombuffer(body, dtype, count, skipped * dtype.itemsize))
 
 
 def _may_hold(group: Any, cell: str, first: int, last: int) -> bool:
@@ -119,12 +146,11 @@ def gather_shard(
     """
     heads, bodies = [], []
     for key, part in spills:
-        table = read_range(store, key, cell, first, last)
-        if table.num_rows:
-            body, lengths = _flat(table["tokens"], dtype)
-            bodies.append((body, lengths))
-            head = table.select(["hash", "id", "row"]).append_column("tokens", pa.array(lengths))
-            heads.append(head.append_column("part", pa.array([part] * table.num_rows, pa.string())))
+        found = read_range(store, key, cell, first, last, dtype)
+        if found.rows.num_rows:
+            bodies.append((found.tokens, found.rows["tokens"].to_numpy()))
+            head = found.rows.select(["hash", "id", "row", "tokens"])
+            heads.append(head.append_column("part", pa.array([part] * head.num_rows, pa.string())))
     if not heads:
         return None
     head = pa.concat_tables(heads)
@@ -150,17 +176,6 @@ def gather_shard(
         cut=cut_documents(layout.firsts, lengths, row_tokens) if row_tokens else 0,
         cut_unpacked=cut_documents(plain.firsts, lengths, row_tokens) if row_tokens else 0,
     )
-
-
-def _flat(column: pa.ChunkedArray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens, lengths) of a column of tokens' bytes."""
-    bodies, lengths = [], []
-    for chunk in column.chunks:
-        _, ends, body = chunk.buffers()
-        offsets = np.frombuffer(ends, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-        bodies.append(np.frombuffer(body, np.uint8)[offsets[0] : offsets[-1]].view(dtype))
-        lengths.append(np.diff(offsets) // dtype.itemsize)
-    return (np.concatenate(bodies) if len(bodies) > 1 else bodies[0]), np.concatenate(lengths)
 
 
 def _with_gaps(

@@ -55,13 +55,15 @@ def bucket_totals(tables: Iterable[bytes]) -> dict[str, tuple[np.ndarray, np.nda
     totals: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for body in tables:
         table = read_parquet(body)
-        cells = table["cell"].to_pylist()
-        rows = zip(cells, *(table[name].to_pylist() for name in ("bucket", "tokens", "documents")), strict=True)
-        for cell, bucket, tokens, documents in rows:
+        cells = pc.dictionary_encode(table["cell"].combine_chunks().cast(pa.string()))
+        codes = np.asarray(cells.indices)
+        bucket, tokens, documents = (table[name].to_numpy() for name in ("bucket", "tokens", "documents"))
+        for code, cell in enumerate(cells.dictionary.to_pylist()):
             if cell not in totals:
                 totals[cell] = (np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64))
-            totals[cell][0][bucket] += tokens
-            totals[cell][1][bucket] += documents
+            mine = codes == code
+            np.add.at(totals[cell][0], bucket[mine], tokens[mine])
+            np.add.at(totals[cell][1], bucket[mine], documents[mine])
     return totals
 
 

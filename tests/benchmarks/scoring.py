@@ -7,7 +7,7 @@ reads the same texts from Parquet, prepares each by the definition (`words`) and
 From both an empty run, on one document, is subtracted: imports, model, compiled code. One warm-up, both in turn, five
 rounds, median. `vs_bare_library` is of a model of words alone, which is what the library computes;
 `vs_bare_library_form` of the model that train_quality makes by default, whose measures of form and order the library
-does not have.
+does not have. `plan` holds what `gristmill plan score_quality` tells to what a run then takes.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.told import told_and_used, worst
 from tests.pack import FOLDER
 
 DOCUMENTS = 50_000
@@ -152,6 +153,7 @@ def main() -> None:
         for side, values in sorted(measured.items()):
             note(f"{' '.join(side):<24}{statistics.median(values):8.2f} s  ({min(values):.2f} to {max(values):.2f})")
         library = net[("bare", "words")]
+        told = told_and_used(Path(folder, "full"), "score_quality", "planned", "model=form")
         result = {
             "vs_bare_library": round(net[("ours", "words")] / library, 3),
             "vs_bare_library_form": round(net[("ours", "form")] / library, 3),
@@ -160,12 +162,15 @@ def main() -> None:
             "documents_per_cpu_s_bare": round(options.documents / library),
             "mb_per_cpu_s": round(size / 1e6 / net[("ours", "words")], 1),
             "memory_mb": memory,
+            "plan": told,
+            "plan_off": worst(told),
             "documents": options.documents,
             "versions": {n: importlib.metadata.version(n) for n in ("fasttext-community", "numba", "numpy", "pyarrow")}
             | {"python": platform.python_version()},
         }
         for who, value in sorted(net.items()):
             note(f"{' '.join(who):<24}{value:8.2f} s net, {1e6 * value / options.documents:.0f} us a document")
+        note(f"plan: {told}")
         note(f"vs_bare_library: {result['vs_bare_library']} (bar: at most 1.25); memory of a process {memory} MB")
     sys.stdout.write(json.dumps(result) + "\n")
 

@@ -4,8 +4,9 @@
 are passages of the texts with clauses shuffled and characters changed, each seen once; the vocabulary of 65,536 is
 trained on the texts. CPU is this process's user and system time with its children: one warm-up, then ours, the bare
 encoder and the same job with HF tokenizers in turn. Bare is reading the text column and encoding it. The job runs in
-one process, so no daemon of an engine is in any figure. Outside the timing every document's ids are compared with
-SentencePiece's, and peak memory is taken of processes that tokenize 1 to 8 times as much.
+one process, so no daemon of an engine is in any figure; `ray` tells the same job on two actors, its daemons apart.
+Outside the timing every document's ids are compared with SentencePiece's, peak memory is taken of processes that
+tokenize 1 to 8 times as much, random tokens are led back to their pages, and `gristmill plan` is held to a run.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import random
 import re
@@ -20,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -39,11 +42,13 @@ from pipelines.datasets.schemas import DOCUMENTS
 from pipelines.datasets.store import open_store
 from pipelines.tokens.encode import Encoder, EncodeRules
 from pipelines.tokens.export import hugging_face_json
+from pipelines.tokens.locate import locate_token
 from pipelines.tokens.sampling import Sampled, learning_texts
 from pipelines.tokens.tokenizer import Tokenizer, reserved_ids, train
 from pipelines.tokens.vocabulary import model_hash, read_vocabulary
 from tests.benchmarks.filters import note
 from tests.benchmarks.tokenizers import READ, TRADITIONAL, VOCAB_SIZE, texts_of_lines, times
+from tests.benchmarks.told import told_and_used, worst
 from tests.pack import FOLDER
 
 TEXTS = {"zh": ("zh_wiki", "zh_tech", "zh_literature"), "en": ("en_docs", "en_books")}
@@ -180,21 +185,86 @@ def differing(context: Context, corpus: str, output: str, model: bytes) -> tuple
     return wrong + len(left), count
 
 
-def peak(data: Path, model: Path, megabytes: float) -> float:
-    """MB at most of a process of its own that makes and tokenizes so much."""
-    command = [sys.executable, "-m", "tests.benchmarks.tokenization", "--data", str(data), "--peak", str(megabytes)]
-    done = subprocess.run([*command, "--model", str(model)], capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def on_ray(root: Path, corpus: str, output: str) -> dict[str, float]:
+    """CPU seconds of the job on two of Ray's actors: of the driver, of the actors, and of Ray's own processes.
+
+    Actors end within the job, so all processes are looked at four times a second.
+    """
+    context = Context(store=open_store(root), engine="ray", parallelism=2)
+    ended = threading.Event()
+    context.ray()
+    before = _cpu_of_all()
+    seen = dict(before)
+
+    def watch() -> None:
+        while not ended.wait(0.25):
+            seen.update(_cpu_of_all())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        tokenized(context, corpus, output, "fast", 4 << 20)
+    finally:
+        ended.set()
+        watcher.join()
+        seen.update(_cpu_of_all())
+        context.close()
+    used: dict[str, float] = {"driver": 0.0, "actors": 0.0, "daemons": 0.0}
+    for pid, (name, seconds) in seen.items():
+        kind = "driver" if pid == os.getpid() else "actors" if b"UnitActor" in name else "daemons"
+        used[kind] += seconds - before.get(pid, (b"", 0.0))[1]
+    return {kind: round(seconds, 2) for kind, seconds in used.items()}
 
 
-def peak_here(data: Path, model: bytes, megabytes: float) -> None:
-    """What `peak` runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(store=open_store(Path(folder)), engine="process")
-        commit_tokenizer(context, model)
-        corpus = commit_corpus(context, data, "zh", megabytes)
-        tokenized(context, corpus, "tokens", "fast", 1 << 20)
-        sys.stdout.write(f"{peak_memory_mb():.0f}\n")
+def _cpu_of_all() -> dict[int, tuple[bytes, float]]:
+    """(command line, CPU seconds) of this process and of all below it, now."""
+    parents: dict[int, int] = {}
+    found: dict[int, tuple[bytes, float]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            name = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents[int(entry.name)] = int(fields[1])
+        found[int(entry.name)] = (name, sum(int(n) for n in fields[11:13]) / os.sysconf("SC_CLK_TCK"))
+
+    def is_below(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return {pid: value for pid, value in found.items() if is_below(pid)}
+
+
+def way_back_seconds(root: Path, output: str, count: int = 50) -> tuple[float, float]:
+    """Seconds to find a token's page: the slowest of `count` tokens in this process, and one as a whole command."""
+    store, rng = open_store(root), random.Random(0)
+    shards = open_dataset(store, output).parts("shard").select(["key", "tokens"]).to_pylist()
+    slowest = 0.0
+    for _ in range(count):
+        shard = rng.choice(shards)
+        began = time.perf_counter()
+        found = locate_token(store, shard["key"], rng.randrange(shard["tokens"]))
+        slowest = max(slowest, time.perf_counter() - began)
+        assert found["url"] and found["file"] and found["offset"] is not None
+    place = f"{Path(shards[-1]['key']).stem}:{shards[-1]['tokens'] - 1}"
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "cluster.cli", "explain", place, "--root", str(root)], check=True, capture_output=True
+    )
+    return round(slowest, 4), round(time.perf_counter() - began, 2)
+
+
+def peak(data: Path, folder: Path, model: bytes, megabytes: float) -> float:
+    """MB at most of a process that tokenizes so much, which was made before."""
+    context = Context(store=open_store(folder), engine="process")
+    commit_tokenizer(context, model)
+    commit_corpus(context, data, "zh", megabytes)
+    command = [sys.executable, "-m", "tests.benchmarks.tokenization", "--peak", str(folder)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> int:
@@ -203,11 +273,12 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=FOLDER)
     parser.add_argument("--megabytes", type=float, default=32.0, help="of text, each language")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", type=float)
-    parser.add_argument("--model", type=Path)
+    parser.add_argument("--peak", type=Path, metavar="ROOT", help="tokenize what lies there, print MB")
+    parser.add_argument("--model", type=Path, help="instead of training one")
     arguments = parser.parse_args()
     if arguments.peak:
-        peak_here(arguments.data, arguments.model.read_bytes(), arguments.peak)
+        tokenized(Context(store=open_store(arguments.peak), engine="process"), "corpus-zh", "tokens", "fast", 1 << 20)
+        sys.stdout.write(f"{peak_memory_mb():.0f}\n")
         return 0
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -241,9 +312,15 @@ def main() -> int:
             same = {open_dataset(context.store, f"{language}{x}-0").manifest.content_sum for x in ("", "-hf")}
             result[f"{language}_shards_equal_hf"] = len(same) == 1
         result |= {"cpu_over_bare": round(max(over), 2), "ids_differ": wrong, "documents": documents}
-        path = Path(folder) / "tokenizer.model"
-        path.write_bytes(model)
-        result["peak_mb"] = {f"{n}x": peak(arguments.data, path, 12.0 * n) for n in (1, 2, 4, 8)}
+        root = Path(folder) / "root"
+        result["explain_s"], result["explain_command_s"] = way_back_seconds(root, "zh-0")
+        result["plan"] = told_and_used(root, "tokenize_documents", "planned", "corpus=corpus-zh", "quality=")
+        result["plan_off"] = worst(result["plan"])
+        result["ray_cpu_s"] = on_ray(root, "corpus-zh", "zh-ray")
+        result["peak_mb"] = {
+            f"{n}x": peak(arguments.data, Path(folder) / f"{n}x", model, 16.0 * n) for n in (1, 2, 4, 8)
+        }
+    note(f"CPU on Ray {result['ray_cpu_s']}; plan {result['plan']}; way back {result['explain_s']} s")
     note(f"peak memory {result['peak_mb']}; {documents} documents, {wrong} differ")
     versions = {name: importlib.metadata.version(name) for name in ("sentencepiece", "tokenizers", "numba", "pyarrow")}
     result |= {"versions": versions, "machine": platform.machine(), "at": time.strftime("%Y-%m-%d")}

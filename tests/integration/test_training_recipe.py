@@ -35,6 +35,7 @@ SMALL = {
     "num_workers": 2,
     "use_gpu": "false",
     "precision": "fp32",
+    "pipeline_stages": 1,
     "micro_batch_rows": 4,
     "checkpoint_every_steps": 40,
 }

@@ -1,8 +1,9 @@
 """The forward pass of BERT-class sequence classifiers, from the folder that Hugging Face's library writes.
 
-BERT (Devlin et al. 2019), RoBERTa and XLM-R (Liu et al. 2019; Conneau et al. 2020): embeddings, encoder layers with
-post-layer-norm, and the head over the first token. Weights come as safetensors alone: a pickle would run code. What
-else the folder may hold is not used, code least of all.
+BERT (Devlin et al. 2019), RoBERTa, XLM-R and CamemBERT (Liu et al. 2019; Conneau et al. 2020), ELECTRA (Clark et al.
+2020) and DistilBERT (Sanh et al. 2019): embeddings, encoder layers with post-layer-norm, and the head over the first
+token. They differ in names, in where positions begin and in the head. Weights come as safetensors alone: a pickle would
+run code. What else the folder may hold is not used, code least of all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,19 @@ from torch.nn import functional
 
 from pipelines.errors import InputError, IntegrityError
 
-KINDS = ("bert", "roberta", "xlm-roberta")
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert")
+KINDS = ("bert", *_ROBERTAS, "electra", "distilbert")
+_DISTILBERT_NAMES = {
+    "distilbert.transformer.": "distilbert.encoder.",
+    ".attention.q_lin.": ".attention.self.query.",
+    ".attention.k_lin.": ".attention.self.key.",
+    ".attention.v_lin.": ".attention.self.value.",
+    ".attention.out_lin.": ".attention.output.dense.",
+    ".sa_layer_norm.": ".attention.output.LayerNorm.",
+    ".ffn.lin1.": ".intermediate.dense.",
+    ".ffn.lin2.": ".output.dense.",
+    ".output_layer_norm.": ".output.LayerNorm.",
+}
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64, "I64": torch.int64}
 _ACTIVATIONS = {
     "gelu": functional.gelu,
@@ -73,6 +86,8 @@ class BertClassifier:
             raise InputError(f"a classifier of the type {kind!r}", mend=f"known are {', '.join(KINDS)}")
         if config.get("position_embedding_type", "absolute") != "absolute":
             raise InputError("a classifier with relative positions", mend="only absolute ones are known")
+        if kind == "distilbert":
+            config, weights = _named_as_bert(config, weights)
         activation = str(config.get("hidden_act", "gelu"))
         if activation not in _ACTIVATIONS:
             raise InputError(
@@ -80,8 +95,8 @@ class BertClassifier:
             )
         self._device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
         self._type = torch.float16 if self._device.type == "cuda" else torch.float32
-        self._is_bert = kind == "bert"
-        self._prefix = "bert." if self._is_bert else "roberta."
+        self._kind = kind
+        self._prefix = "roberta." if kind in _ROBERTAS else f"{kind}."
         self._weights = {
             name.replace(".gamma", ".weight").replace(".beta", ".bias"): tensor.to(self._device, self._type)
             for name, tensor in weights.items()
@@ -92,7 +107,7 @@ class BertClassifier:
             heads=int(config["num_attention_heads"]),
             epsilon=float(config.get("layer_norm_eps", 1e-12)),
             activation=_ACTIVATIONS[activation],
-            first_position=0 if self._is_bert else int(config.get("pad_token_id") or 0) + 1,
+            first_position=int(config.get("pad_token_id") or 0) + 1 if kind in _ROBERTAS else 0,
         )
         self.batch_tokens = batch_tokens
 
@@ -115,9 +130,12 @@ class BertClassifier:
         embedded = (
             functional.embedding(tokens, self._tensor("embeddings.word_embeddings.weight"))
             + self._tensor("embeddings.position_embeddings.weight")[places]
-            + self._tensor("embeddings.token_type_embeddings.weight")[0]
         )
-        return self._norm(embedded, "embeddings.LayerNorm")
+        if self._kind != "distilbert":
+            embedded = embedded + self._tensor("embeddings.token_type_embeddings.weight")[0]
+        embedded = self._norm(embedded, "embeddings.LayerNorm")
+        narrow = f"{self._prefix}embeddings_project.weight" in self._weights  # of ELECTRA's small ones
+        return self._linear(embedded, "embeddings_project") if narrow else embedded
 
     def _layer(self, hidden: torch.Tensor, attended: torch.Tensor, name: str) -> torch.Tensor:
         batch, tokens, width = hidden.shape
@@ -135,10 +153,15 @@ class BertClassifier:
         return self._norm(hidden + self._linear(inner, f"{name}output.dense"), f"{name}output.LayerNorm")
 
     def _head(self, first: torch.Tensor) -> torch.Tensor:
-        if self._is_bert:
+        if self._kind == "bert":
             return self._linear(torch.tanh(self._linear(first, "pooler.dense")), "classifier", prefix="")
+        if self._kind == "distilbert":
+            return self._linear(
+                functional.relu(self._linear(first, "pre_classifier", prefix="")), "classifier", prefix=""
+            )
+        between = functional.gelu if self._kind == "electra" else torch.tanh
         return self._linear(
-            torch.tanh(self._linear(first, "classifier.dense", prefix="")), "classifier.out_proj", prefix=""
+            between(self._linear(first, "classifier.dense", prefix="")), "classifier.out_proj", prefix=""
         )
 
     def _tensor(self, name: str, prefix: str | None = None) -> torch.Tensor:
@@ -156,6 +179,17 @@ class BertClassifier:
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias")
         return functional.layer_norm(x, (x.shape[-1],), weight, bias, self._shape.epsilon)
+
+
+def _named_as_bert(config: dict[str, Any], weights: Weights) -> tuple[dict[str, Any], Weights]:
+    """DistilBERT's settings and weights under the names that BERT has for them."""
+    told = {"num_hidden_layers": config["n_layers"], "num_attention_heads": config["n_heads"]}
+    renamed = {}
+    for name, tensor in weights.items():
+        for theirs, ours in _DISTILBERT_NAMES.items():
+            name = name.replace(theirs, ours)
+        renamed[name] = tensor
+    return {**told, "hidden_act": config.get("activation", "gelu")}, renamed
 
 
 def open_network(config: dict[str, Any], body: bytes, *, on_gpu: bool, batch_tokens: int) -> BertClassifier:

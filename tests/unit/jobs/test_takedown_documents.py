@@ -8,6 +8,7 @@ import json
 import uuid
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.cli import main
@@ -27,10 +28,11 @@ from jobs.takedown_purge import purge, verify
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import InputError, IntegrityError
-from pipelines.takedown.requests import targets
+from pipelines.takedown.requests import targets, text_digests
 from pipelines.tokens.lineage import with_takedowns
 from pipelines.tokens.tokenizer import EOS_ID, FILLER_ID
 from tests.made_crawl import page_html, pages, sentences, write_crawl
+from tests.made_documents import commit_documents
 from tests.unit.runtime.counting_store import CountingStore, Killed
 
 BY_URL = "https://mill4.example/4"
@@ -230,6 +232,21 @@ def test_a_crawl_that_comes_later_brings_none_of_them_back(made, store, tmp_path
     assert not any(named(row) for name in ("corpus", "heldout") for row in rows(store, name))
 
 
+def test_a_document_without_an_address_is_found_by_its_id_and_by_its_text():
+    """Books and rows of tables have none."""
+    texts = [f"page {i} of a book that stands nowhere on the web" for i in range(4)]
+    ctx = context(open_store(f"memory://{uuid.uuid4().hex}"))
+    commit_documents(ctx, {"book": [{"text": text, "url": None, "domain": None} for text in texts]})
+    ids = [row["id"] for row in rows(ctx.store, "documents")]
+    asked = targets("id", ids[:1], source="f")
+    request(ctx, asked + targets("text", [text_digests(pa.array(texts[1:2]))[0].as_py()], source="f"), "")
+    assert apply(ctx).found == {"id": 1, "text": 1}
+    assert [row["text"] for row in rows(ctx.store, "documents")] == [None, None, *texts[2:]]
+    assert [row["id"] for row in rows(ctx.store, "documents")] == ids
+    assert verify(ctx).left.num_rows == 0
+    assert not apply(ctx).found
+
+
 def test_applying_twice_writes_no_version(store):
     ask(store)
     apply(context(store))
@@ -288,6 +305,32 @@ def test_pieces_of_texts_that_a_broken_run_left_behind_are_named_and_removed_and
     assert verify(context(store), all_objects=True).left.num_rows == 0
     execute._open.clear()
     assert dedup_substrings.run(config, context(store))[0].content_sum == wanted
+
+
+def test_spills_that_a_broken_run_left_behind_are_named_and_removed(store):
+    """With their rows by the documents that they hold, without them whatever they hold."""
+    ask(store)
+    for kill in itertools.count(4, 4):
+        execute._open.clear()
+        with contextlib.suppress(Killed):
+            tokenize_documents.run(
+                tokenize_documents.Config(quality="", shard_tokens=4001), context(CountingStore(store, die_at=kill))
+            )
+        spills = sorted(key for key in store.objects if key.endswith((".tokens", ".rows.parquet")))
+        if len(spills) == 4:
+            break
+    execute._open.clear()
+    apply(context(store))
+    left = {row["key"]: row for row in verify(context(store), all_objects=True).left.to_pylist()}
+    held = [key for key in spills if key.endswith(".tokens") and key in left]
+    assert held and not [key for key in spills if key.endswith(".rows.parquet") and key in left]
+    assert {left[key]["what"] for key in held} == {"tokens"}
+    del store.objects[held[0].replace(".tokens", ".rows.parquet")]
+    (row,) = [row for row in verify(context(store), all_objects=True).left.to_pylist() if row["key"] == held[0]]
+    assert row["what"].startswith("a spill of which nobody tells")
+    purge(context(store), delete=True)
+    assert not [key for key in spills if key in store.objects]
+    assert verify(context(store), all_objects=True).left.num_rows == 0
 
 
 def test_what_is_looked_for_does_not_travel_with_the_tasks(store, monkeypatch):

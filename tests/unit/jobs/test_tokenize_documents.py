@@ -9,6 +9,7 @@ import pytest
 
 from jobs import tokenize_documents, train_tokenizer
 from jobs.runtime.context import Context
+from jobs.runtime.progress import LineProgress
 from jobs.score_quality import Config as ScoreConfig
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
@@ -231,6 +232,23 @@ def test_cells_follow_the_quality_scores():
             assert cell.endswith(f".q{rows[document]}")
 
 
+def test_cells_may_be_of_sources_and_named_domains():
+    parts = corpus()
+    for rows in parts.values():
+        for i, row in enumerate(rows):
+            row["source"], row["domain"] = ("wiki", "crawl")[i % 2], f"site{i % 3}.example"
+    ctx = prepared(parts)
+    by = {"cells": ("source", "domain"), "cell_domains": ("site1.example",)}
+    (made,) = tokenize_documents.run(config(**by), ctx)
+    assert set(made.stats["cells"]) == {f"{s}.{d}" for s in ("wiki", "crawl") for d in ("site1-example", "other")}
+    tokens = dict.fromkeys(made.stats["by_source"], 0)
+    for cell, told in made.stats["cells"].items():
+        tokens[cell.partition(".")[0]] += told["tokens"]
+    assert tokens == made.stats["by_source"] and made.stats["by_quality"] == {"qx": made.stats["tokens"]}
+    with pytest.raises(ConfigError, match="cell_domains"):
+        config(cells=("domain",))
+
+
 def test_scores_that_are_missing_are_an_input_error():
     ctx = prepared(corpus())
     with pytest.raises(InputError):
@@ -295,14 +313,25 @@ def test_a_document_with_other_ids_than_sentencepiece_stops_the_job(monkeypatch)
     assert not list(ctx.store.list("datasets/spoiled/manifests/"))
 
 
-def test_packed_shards_hold_the_same_documents_and_cut_few():
+def test_tokens_that_do_not_give_back_the_text_stop_the_job(monkeypatch):
+    ctx = prepared(corpus())
+    monkeypatch.setattr(tokenize_documents, "_COMPARED_ONE_IN", 1)
+    monkeypatch.setattr(Tokenizer, "decode", lambda self, ids: "x")
+    with pytest.raises(IntegrityError, match="give back the text"):
+        tokenize_documents.run(config(), ctx)
+
+
+def test_packed_shards_hold_the_same_documents_and_cut_few(capsys):
     ctx = prepared(corpus(count=120))
+    ctx.progress = LineProgress()
     (plain,) = tokenize_documents.run(config(), ctx)
     (made,) = tokenize_documents.run(config(pack_tokens=512, output="packed"), ctx)
     assert made.books["tokens"] == plain.books["tokens"] and made.books["documents"] == plain.books["documents"]
     assert made.stats["tokens"] == made.books["tokens"]["out"] + made.stats["padding"]
     assert made.stats["documents_cut"] < made.stats["documents_cut_unpacked"]
     assert made.stats["pack_tokens"] == 512 and "padding" not in plain.stats
+    cut = made.stats["documents_cut_unpacked"] / 120
+    assert f"{cut:.2%} without packing" in capsys.readouterr().err
 
 
 def test_totals_are_told_by_language_source_quality_and_domain():

@@ -4,6 +4,7 @@ import uuid
 import pytest
 
 from jobs.runtime.context import Context
+from jobs.runtime.progress import LineProgress
 from jobs.train_tokenizer import Config, run
 from pipelines.datasets import open_dataset
 from pipelines.datasets.store import open_store
@@ -86,8 +87,9 @@ def test_the_artifact_is_proven_and_has_the_exported_file():
     assert Tokenizer(artifact.read_file("tokenizer.model")).pieces()[11] == "<reserved_6>"
 
 
-def test_a_vocabulary_is_extended_and_what_it_costs_is_told(tmp_path):
+def test_a_vocabulary_is_extended_and_what_it_costs_is_told(tmp_path, capsys):
     ctx = context()
+    ctx.progress = LineProgress()
     commit_documents(ctx, {"a": rows()}, "corpus")
     run(Config(vocab_size=1400, character_coverage=1.0), ctx)
     path = tmp_path / "base.model"
@@ -96,6 +98,8 @@ def test_a_vocabulary_is_extended_and_what_it_costs_is_told(tmp_path):
     told = made.stats["extended"]
     assert told["ids_kept"] and told["pieces_new"] == 200 and made.version == 2
     assert told["tokens_per_character_in_one_go"] <= told["tokens_per_character"] < told["tokens_per_character_base"]
+    line = f"{told['tokens_per_character']} tokens a character, {told['tokens_per_character_base']} before"
+    assert line in capsys.readouterr().err
     with pytest.raises(ConfigError, match="nothing"):
         run(Config(extend=str(tmp_path / "nothing.model")), ctx)
 

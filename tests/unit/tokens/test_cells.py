@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from pipelines.errors import ConfigError
 from pipelines.tokens.cells import (
     cell_column,
+    check_columns,
     check_edges,
     id_hashes,
+    named_domains,
     quality_buckets,
+    quality_names,
     shard_count,
     shard_ranges,
     token_buckets,
@@ -19,9 +22,10 @@ from pipelines.tokens.cells import (
 
 
 def names_of(language, kind, scores=None, edges=()):
-    buckets = None if scores is None else quality_buckets(pa.array(scores, pa.float64()), edges)
-    columns = (pa.array(language, pa.string()), pa.array(kind, pa.string()))
-    return cell_column(*columns, buckets).to_pylist()
+    scores = [None] * len(language) if scores is None else scores
+    buckets = quality_buckets(pa.array(scores, pa.float64()), edges)
+    columns = [pa.array(language, pa.string()), pa.array(kind, pa.string()), quality_names(buckets)]
+    return cell_column(columns).to_pylist()
 
 
 def test_a_cell_is_language_kind_and_quality():
@@ -41,6 +45,21 @@ def test_a_part_without_rows_has_no_cells():
 def test_a_cell_name_is_plain_whatever_the_columns_hold(language, kind):
     (name,) = names_of([language], [kind], [0.5])
     assert name.count(".") == 2 and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def test_named_domains_have_cells_and_the_others_share_one():
+    domains = named_domains(pa.array(["b.example", "a.example", None, "c.example"]), ["a.example", "c.example"])
+    assert cell_column([domains]).to_pylist() == ["other", "a-example", "other", "c-example"]
+
+
+def test_columns_that_make_no_cells_are_refused():
+    check_columns(["language", "source"], [])
+    check_columns(["domain"], ["a.example"])
+    for columns in ([], ["url"], ["source", "source"], ["domain"]):
+        with pytest.raises(ConfigError):
+            check_columns(columns, [])
+    with pytest.raises(ConfigError):
+        check_columns(["source"], ["a.example"])
 
 
 def test_edges_that_do_not_rise_are_refused():

@@ -119,6 +119,13 @@ def test_a_megabyte_in_one_line_takes_no_longer_than_it_must(fuller):
         assert ids_of(encoded) == [fuller.encode(text)] and encoded.by_reference == (len(encoded.tokens) > 0)
 
 
+def test_a_line_of_a_megabyte_of_prose_has_the_ids_of_sentencepiece(fuller):
+    line = " ".join(text.replace("\n", " ") for text in vocabulary_texts())
+    line = (line + "</s><0x0A>\U0001f600") * (1_000_000 // len(line) + 1)
+    encoded = Encoder(fuller).encode(pa.array([line]), EncodeRules())
+    assert len(line) >= 1_000_000 and ids_of(encoded) == [fuller.encode(line)] and encoded.by_reference == 0
+
+
 def test_the_risk_classes_go_to_the_reference(fuller):
     texts = pa.array(["ab", None, "ab\x00cd", "a\u2581b", "", "<s>", "cd"])
     encoded = Encoder(fuller).encode(texts, EncodeRules())

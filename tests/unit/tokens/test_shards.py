@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 
 import crc32c
@@ -105,3 +106,17 @@ def test_an_index_that_is_not_one_is_refused(spoil):
 def test_lengths_that_do_not_add_up_are_refused():
     with pytest.raises(IntegrityError):
         build_shard(np.zeros(3, "<u2"), np.array([1]), pa.array(["a"]), pa.array(["p"]), np.array([0]))
+
+
+@pytest.mark.parametrize("dtype", ["<u2", "<i4"])
+def test_the_reader_in_the_documentation_reads_a_shard(tmp_path, checkout, dtype):
+    code = re.search(r"```python\n(.*?)```", (checkout / "docs" / "token-shards.md").read_text("utf-8"), re.DOTALL)[1]
+    assert len([line for line in code.split("\n") if line and not line.startswith("import")]) <= 10
+    made = shard([3, 1, 5, 9000], dtype)
+    for suffix, body in ((".bin", made.tokens), (".idx", made.index), (".docs.parquet", made.docs)):
+        (tmp_path / f"shard{suffix}").write_bytes(body)
+    names = {}
+    exec(code, names)
+    found = [(name, tokens.tolist()) for name, tokens in names["documents"](str(tmp_path / "shard"))]
+    ids = pq.read_table(tmp_path / "shard.docs.parquet")["id"].to_pylist()
+    assert found == [(name, tokens.tolist()) for name, tokens in zip(ids, read_documents(made), strict=True)]

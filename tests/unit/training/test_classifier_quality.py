@@ -64,6 +64,28 @@ def test_roberta_counts_positions_from_after_the_padding_and_has_its_own_head(ma
     assert np.abs(network(ids, mask) - plain(ids, mask)).max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "XLMRoberta", "Camembert", "Electra", "DistilBert"])
+def test_a_folder_that_transformers_saved_has_its_logits(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(2)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+    if kind == "DistilBert":
+        shape = {"n_layers": 2, "n_heads": 4, "dim": 32, "hidden_dim": 64}
+    if kind == "Electra":
+        shape["embedding_size"] = 16
+    places = {"max_position_embeddings": 66, "pad_token_id": int(kind in ("Roberta", "XLMRoberta", "Camembert"))}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=50, num_labels=3, **shape, **places)
+    theirs = getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+    theirs.save_pretrained(tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    network = open_network(told, (tmp_path / "model.safetensors").read_bytes(), on_gpu=False, batch_tokens=100)
+    ids, mask = padded(random.Random(5), 9)
+    ids = np.where(mask == 1, np.maximum(ids, 2), places["pad_token_id"])
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
+    assert np.abs(network(ids, mask) - wanted).max() < 1e-5
+
+
 def test_what_is_no_classifier_is_refused(made):
     named = made.named()
     for wrong in ({"model_type": "t5"}, {"hidden_act": "swish"}, {"position_embedding_type": "relative_key"}):

@@ -40,6 +40,8 @@ TARGETS = {
     2: [
         replace(ENGINE, zero_stage=3),
         replace(ENGINE, tensor_parallel=2, zero_stage=2),
+        replace(ENGINE, zero_stage=3, offload="all"),
+        replace(ENGINE, zero_stage=1, offload="optimizer"),
         replace(ENGINE, pipeline_stages=2),
     ],
     3: [replace(ENGINE, zero_stage=2)],
