@@ -48,7 +48,9 @@ def _litdata_write(place: Path, tokens: np.ndarray) -> None:
 def _litdata_open(place: Path) -> Any:
     from litdata import StreamingDataset, TokensLoader
 
-    return StreamingDataset(str(place), item_loader=TokensLoader(block_size=LENGTH + 1), shuffle=True, seed=1)
+    loader = TokensLoader(block_size=LENGTH + 1)
+    # What it sets by itself for more than one rank, and refuses a state by.
+    return StreamingDataset(str(place), item_loader=loader, shuffle=True, seed=1, drop_last=True)
 
 
 def _litdata_read(place: Path) -> Iterator[np.ndarray]:
