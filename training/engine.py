@@ -384,6 +384,8 @@ def _settings(config: EngineConfig, parameters: int, data_size: int, *, on_gpu: 
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
         "stage3_param_persistence_threshold": config.persist_below_parameters,
+        # Stage 3 updates group by group; at its start it takes fp32 gradients of the largest.
+        "sub_group_size": min(max(parameters // 8, 10_000_000), 1_000_000_000),
     }
     if config.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
