@@ -24,7 +24,7 @@ BIN = '$(VENV)'/bin
 # Stages before training need no torch.
 WITHOUT_TORCH = extract_crawl dedup_documents train_quality score_quality filter_documents train_tokenizer tokenize_documents
 
-.PHONY: help setup setup-corpus setup-test run test test-all lint clean
+.PHONY: help setup setup-corpus setup-test run test test-all bench-gpu lint clean
 
 help: ## what can be made
 	@echo 'make run                                the sample crawl, from WARC files to a trained tiny model'
@@ -33,6 +33,7 @@ help: ## what can be made
 	@echo 'make run FROM=dedup_documents           begin at that stage'
 	@echo 'make test                               set up and run what CI runs; prints what it skipped'
 	@echo 'make test-all                           the same with the long matrices'
+	@echo 'make bench-gpu                          training on one GPU beside plain torch; installs nothing'
 	@echo 'make lint                               ruff, import contracts, pyright'
 	@echo 'make setup [TORCH=auto|cpu|cuda]        only install, into $(VENV)'
 	@echo 'make clean                              delete $(VENV) and caches; never OUT'
@@ -59,6 +60,9 @@ test: setup-test ## what CI runs
 
 test-all: setup-test ## the long matrices too
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench-gpu: ## needs torch, deepspeed and the base install, in .venv or in $(PYTHON)
+	@python='$(VENV)'/bin/python; [ -x "$$python" ] || python='$(PYTHON)'; exec "$$python" -m tests.benchmarks.gpu $(ARGS)
 
 lint: setup-test ## pyright reports, and does not fail yet
 	@$(BIN)/ruff check .

@@ -28,7 +28,7 @@ from pipelines.datasets.books import Equation, key_sum
 from pipelines.datasets.manifest import Manifest, first_sha256, latest_manifest
 from pipelines.datasets.names import work_prefix
 from pipelines.datasets.store import Store
-from pipelines.errors import GristmillError
+from pipelines.errors import ConfigError, GristmillError
 
 if TYPE_CHECKING:
     from jobs.runtime.cost import Plan, Request
@@ -37,8 +37,8 @@ _ALIGNED = ("input", "signatures")  # roles of the parents
 Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # rows of the part lists: documents, signatures
 
 ENGINE = "spark"
-SIGNATURES_VERSION = 3
-VERSION = 3
+SIGNATURES_VERSION = 4
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +79,15 @@ class Config:
     )
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        """Refuse bands that make no sense, and tasks of nothing, before anything is read."""
+        from pipelines.dedup.bands import BandPlan
+
+        BandPlan(**asdict(self.lsh))
+        for name, least in (("bucket_cap", 2), ("pairs_per_unit", 1), ("links_per_task", 1)):
+            if (given := getattr(self, name)) < least:
+                raise ConfigError(f"{name} is {given}; expected {least} or more", mend="the default serves any corpus")
 
 
 def plan(config: Config, context: Context, request: Request) -> Plan:
@@ -261,7 +270,7 @@ def _names(parts: pa.Table) -> list[tuple[str, str]]:
 
 def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """Signatures of one documents part."""
-    from pipelines.datasets.dataset import read_parquet
+    from pipelines.datasets.ranged import read_columns
     from pipelines.dedup.bands import BandPlan
     from pipelines.dedup.order import OrderRule
     from pipelines.dedup.signed import READ_COLUMNS, sign_documents
@@ -271,7 +280,7 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
     order = OrderRule(score=rule["score"], preferred_domains=tuple(rule["preferred_domains"]))
 
     def sign(unit: Unit) -> UnitResult:
-        documents = read_parquet(store.get(unit.spec["key"]), [*READ_COLUMNS, *order.columns])
+        documents = read_columns(store, unit.spec["key"], [*READ_COLUMNS, *order.columns])
         result = UnitResult(parts={unit.spec["output"]: sign_documents(documents, plan, order, mobile_hosts=mobile)})
         _count(result, documents["id"], "signed")
         return result
@@ -282,7 +291,8 @@ def open_signer(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 def open_annotator(worker_config: dict[str, Any], store: Store) -> Callable[[Unit], UnitResult]:
     """The annotations of one documents part, same rows, same order, and what its documents were compared with."""
     from jobs.dedup_steps import NAMED
-    from pipelines.datasets.dataset import read_parquet
+    from pipelines.datasets.parts import read_parquet
+    from pipelines.datasets.ranged import read_columns
     from pipelines.dedup.links import part_pairs
     from pipelines.dedup.nodes import read_chunks
     from pipelines.dedup.survivors import LINKS, annotate
@@ -293,7 +303,7 @@ def open_annotator(worker_config: dict[str, Any], store: Store) -> Callable[[Uni
     decision_keys, link_keys = ([stored.key for stored in store.list(f"{p}/")] for p in (decisions, placed))
 
     def annotations(unit: Unit) -> UnitResult:
-        signatures = read_parquet(store.get(unit.spec["signatures"]), ["id", "place"])
+        signatures = read_columns(store, unit.spec["signatures"], ["id", "place"])
         first = unit.spec["first_node"]
         span = (first, first + signatures.num_rows)
         named = read_chunks(store, decisions, decision_keys, "node", span, NAMED)

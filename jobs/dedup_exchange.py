@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store, open_store
 from pipelines.dedup.buckets import (
     EDGES,
@@ -269,7 +270,7 @@ def _take_known(terms: Terms, store: Store, target: int, blobs: list[bytes]) -> 
 
 
 def _make_captures(terms: Terms, policy: str, store: Store, part: dict[str, Any], targets: int) -> Iterator[Parcel]:
-    signatures = read_parquet(store.get(part["signatures"]), [URL, "place", "tie"])
+    signatures = read_columns(store, part["signatures"], [URL, "place", "tie"])
     rows = url_rows(signatures, part["first_node"], part["generation"], policy=policy, apart=terms.apart)
     yield from _copy_parcels(terms, "captures", store, part, rows, targets)
 

@@ -8,6 +8,9 @@ documents have a quarter of them), so a crawl with many copies costs more than i
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 import time
 import uuid
 from dataclasses import asdict, replace
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 20_000
 MOST_ROWS = 50_000
-SESSION_CPU_S = 33.0  # a Spark session opened and closed, its workers' first imports, thirty small steps
+# A Spark session opened and closed, its workers' first imports and thirty small steps cost as much as so many starts of
+# a Python that imports what a worker does: so the machine itself tells how fast it is.
+SESSION_STARTS = 40
 TARGET_MB = 64  # of parcels in a task that sorts them; sorting holds about four times as much
 _BUSY = 0.8  # share of the wall time in which a core works, beyond a session, which keeps one of them busy
 
@@ -58,7 +63,8 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
     captures = 48 * whole.addressed / sample.num_rows if config.urls != "off" else 0.0
     exact = 40 * whole.digested / sample.num_rows
     shuffled = total * (captures + exact + 32 * plan.num_bands * max(0.0, banded - copies))
-    cpu = SESSION_CPU_S + total * each
+    session = SESSION_STARTS * min(_start_cpu() for _ in range(3))
+    cpu = session + total * each
     linked = total * (whole.stats["exact"] + whole.stats["verified"]) / sample.num_rows
     bits = 4 * total / 8e6
     decided = 300e-6 * min(linked, config.links_per_task)
@@ -73,7 +79,7 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
             "documents": Figure(value=float(total), unit=""),
             "shuffle": Figure(value=shuffled, unit="B", error=0.05 if error else None),
             "cpu": Figure(value=cpu, unit="s", error=error),
-            "wall": Figure(value=SESSION_CPU_S + total * each / request.cores / _BUSY, unit="s", error=error),
+            "wall": Figure(value=session + total * each / request.cores / _BUSY, unit="s", error=error),
             "memory": Figure(value=memory * 1e6, unit="B"),
             "output": Figure(value=total * whole.written / sample.num_rows, unit="B", error=0.1 if error else None),
         },
@@ -83,6 +89,15 @@ def plan_dedup(config: Config, context: Context, request: Request) -> Plan:
             f"in the sample {candidates:.3f} candidates and {copies:.3f} exact copies a document; the whole has more",
         ],
     )
+
+
+def _start_cpu() -> float:
+    """CPU seconds of a Python process that imports what a worker of the wide steps does."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = f"import sys; sys.path[:] = {sys.path!r}; import jobs.dedup_exchange, jobs.dedup_groups, jobs.dedup_steps"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _least(config: Config, rows: pa.Table) -> _Trial:

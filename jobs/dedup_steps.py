@@ -17,6 +17,7 @@ from jobs.dedup_exchange import resolve_copies
 from jobs.dedup_groups import finish_labels
 from jobs.runtime.stage import Unit, UnitResult
 from pipelines.datasets.parts import read_parquet, sorted_rows
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store
 from pipelines.dedup import survivors
 from pipelines.dedup.buckets import EDGES
@@ -109,7 +110,7 @@ def resolve_hot(work: Work, spec: dict[str, Any]) -> None:
 def mark_captures(work: Work, spec: dict[str, Any]) -> None:
     """Bits of the captures for which another one of their URL stays."""
     captures = earlier_states(work.store, work.earlier(), work.nodes) & CAPTURE != 0
-    captures[read_tables(work.store, spec["captures"], EDGES)["member"].to_numpy()] = True
+    _mark_members(work, spec["captures"], captures)
     work.put_marks("captures", captures)
 
 
@@ -117,7 +118,7 @@ def mark_copies(work: Work, spec: dict[str, Any]) -> None:
     """Bits of the exact copies, of all who leave before the bands, and of what earlier versions decided."""
     states = earlier_states(work.store, work.earlier(), work.nodes)
     copies = states & 1 != 0
-    copies[read_tables(work.store, spec["copies"], EDGES)["member"].to_numpy()] = True
+    _mark_members(work, spec["copies"], copies)
     work.put_marks("copies", copies)
     if not spec["urls"]:
         work.put_marks("captures", np.zeros(work.nodes, bool))
@@ -125,6 +126,12 @@ def mark_copies(work: Work, spec: dict[str, Any]) -> None:
     work.put_marks("out", copies | captures)
     for number in range(1, ROUNDS + 1):
         work.put_marks(f"earlier-{number}", (states >> number) & 1 != 0)
+
+
+def _mark_members(work: Work, keys: list[str], marked: np.ndarray) -> None:
+    """Set what stands for the members of these tables of EDGES, one table at a time."""
+    for key in keys:
+        marked[read_columns(work.store, key, ["member"])["member"].to_numpy()] = True
 
 
 def list_wanted(work: Work, spec: dict[str, Any]) -> None:
@@ -152,7 +159,7 @@ def gather_part(work: Work, spec: dict[str, Any]) -> dict[str, int]:
     nodes = np.frombuffer(work.store.get_ranges(spec["nodes"], [tuple(spec["span"])])[0], np.int64)
     part = work.parts.slice(spec["part"], 1).to_pylist()[0]
     source = part["documents"] if spec["kind"] == "text" else part["signatures"]
-    body = gather(work.store.get(source), spec["kind"], part["first_node"], nodes)
+    body = gather(work.store, source, spec["kind"], part["first_node"], nodes)
     work.store.put(_gathered_key(work, spec["kind"], spec["round"], spec["part"]), body)
     return {f"read_{spec['kind']}": len(nodes), f"read_{spec['kind']}_earlier": int((nodes < work.fresh_from).sum())}
 

@@ -8,6 +8,7 @@ left alone. Where the tokens or the recipe have changed, a new run is started be
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import pipelines.errors
 from jobs.pretrain_worker import read_note, train_worker
 from jobs.runtime.config import setting
 from jobs.runtime.context import Context
+from jobs.runtime.cost import Plan, Request
 from jobs.runtime.entry import job_main
 from pipelines.datasets.manifest import Manifest
 from pipelines.datasets.store import Store
@@ -35,6 +37,26 @@ RAY_TRAIN_SETTINGS = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
 }
+
+
+# Settings that the workers' loop has under the same names: training.loop.LoopSettings.
+_OF_THE_LOOP = (
+    "zero_stage",
+    "micro_batch_rows",
+    "tensor_parallel",
+    "pipeline_stages",
+    "offload",
+    "checkpoint_activations",
+    "compile_model",
+    "checkpoint_every_steps",
+    "local_every_steps",
+    "local_folder",
+    "keep_last",
+    "milestone_every_steps",
+    "milestone_every_tokens",
+    "tensorboard",
+    "peak_tflops",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +76,18 @@ class Config:
     init: str = setting("", "first weights: a Llama folder, or RUN@STEP; empty: drawn by the seed; decides the model")
     sequence_length: int = setting(256, "tokens a row")
     rows_per_batch: int = setting(8, "rows a step, over all workers")
-    steps: int = setting(180, "steps of the whole run")
-    weights: dict[str, float] = setting(doc="weight of each cell in the mixture; empty: by their tokens", factory=dict)  # noqa: RUF009
+    steps: int = setting(180, "steps of the run (those of `after` not counted)")
+    train_tokens: float | None = setting(None, "tokens of the run, in the place of steps")
+    scale_tokens: float = setting(1.0, "factor on the length of the run: a recipe's trial run")
+    scale_width: float = setting(1.0, "factor on the model's heads and feed-forward width")
+    scale_depth: float = setting(1.0, "factor on the model's layers")
+    after: str = setting("", "go on from a checkpoint of another run, as its branch: RUN (when finished) or RUN@STEP")
+    also: tuple[str, ...] = setting((), "further datasets of token shards whose cells may have weights")
+    weights: dict[str, float] = setting(  # noqa: RUF009
+        doc="weight of each cell, or of all that match a pattern such as en.web.*; empty: by tokens", factory=dict
+    )
+    ramp_from: dict[str, float] = setting(doc="weights that the run begins with, see ramp_fraction", factory=dict)  # noqa: RUF009
+    ramp_fraction: float = setting(0.0, "share of the run in which the mixture moves to `weights`")
     max_laps: int | None = setting(None, "most times that a cell may be read; null: any number")
     seed: int = setting(1, "of the order and of the first weights")
     peak_rate: float = setting(3e-3, "highest learning rate")
@@ -68,9 +100,24 @@ class Config:
     precision: Literal["fp32", "bf16"] = setting("fp32", "of weights and activations; masters are fp32")
     num_workers: int = setting(2, "Ray Train workers, one process and one GPU each where there are any", content=False)
     use_gpu: bool = setting(False, "give each worker a GPU and use NCCL", content=False)
+    gpu_kind: str = setting("a800-80g", "what plans and utilisation go by where use_gpu: h100-80g, ...", content=False)
     zero_stage: Literal[0, 1, 2, 3] = setting(1, "DeepSpeed ZeRO", content=False)
     micro_batch_rows: int = setting(4, "rows that go through the model at once on a worker", content=False)
+    tensor_parallel: int = setting(1, "GPUs that share each layer's matrices", content=False)
+    pipeline_stages: int = setting(1, "groups of GPUs that share the layers; with ZeRO-1", content=False)
+    offload: Literal["none", "optimizer", "all"] = setting(
+        "none", "keep masters and moments, or weights too, in host memory", content=False
+    )
+    checkpoint_activations: bool = setting(False, "compute layers anew in the backward pass", content=False)
+    compile_model: bool = setting(False, "compile the model with torch", content=False)
     checkpoint_every_steps: int = setting(50, "steps between checkpoints", content=False)
+    local_every_steps: int = setting(0, "steps between checkpoints in local_folder; 0: none there", content=False)
+    local_folder: str = setting("", "a folder on every node's own disk for the near checkpoints", content=False)
+    keep_last: int = setting(0, "checkpoints to keep beside the milestones; 0: all", content=False)
+    milestone_every_steps: int = setting(0, "steps between checkpoints that are always kept; 0: none", content=False)
+    milestone_every_tokens: int = setting(0, "the same by trained tokens; 0: none", content=False)
+    tensorboard: str = setting("", "folder or s3:// address for TensorBoard's event files; empty: none", content=False)
+    peak_tflops: float | None = setting(None, "of one GPU, dense, for utilisation; null: by its name", content=False)
     max_failures: int = setting(3, "worker groups that may be lost and replaced", content=False)
     collective_timeout_s: float = setting(300.0, "seconds after which a silent worker counts as lost", content=False)
 
@@ -79,15 +126,46 @@ class Config:
         for name in ("sequence_length", "rows_per_batch", "steps", "num_workers", "checkpoint_every_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least 1")
+        for name in ("train_tokens", "scale_tokens", "scale_width", "scale_depth"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ConfigError(f"{name} is {value}; expected more than 0")
+        if not 0 <= self.ramp_fraction <= 1 or (self.ramp_from and not self.ramp_fraction):
+            raise ConfigError(
+                f"ramp_fraction is {self.ramp_fraction}; expected a share of the run, above 0 where ramp_from is given"
+            )
+        if self.ramp_fraction and not (self.weights and (self.ramp_from or self.after)):
+            raise ConfigError("a ramp moves from ramp_from (or the shares of `after`) to weights: give both")
+        if self.after and self.init:
+            raise ConfigError(f"after={self.after} and init={self.init} both say what the run begins with: give one")
         if not self.run or not self.run.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise ConfigError(f"run is {self.run!r}; expected letters, digits, '-', '_' and '.'")
+
+    @property
+    def all_steps(self) -> int:
+        """Steps that are asked for, after scaling; at least 1."""
+        steps = self.steps
+        if self.train_tokens is not None:
+            return max(1, math.ceil(self.train_tokens * self.scale_tokens / self.sequence_length / self.rows_per_batch))
+        return max(1, math.ceil(steps * self.scale_tokens))
+
+    @property
+    def ramp_steps(self) -> int:
+        """Steps of the ramp."""
+        return round(self.ramp_fraction * self.all_steps)
+
+    def scaled(self, model: Any) -> Any:
+        """The model with the factors on width and depth."""
+        from training.model.presets import scaled
+
+        return scaled(model, width=self.scale_width, depth=self.scale_depth)
 
 
 def run(config: Config, context: Context) -> list[Manifest]:
     """Write the plan of a new run, or go on with the one that is there; a run is no dataset, so no manifests."""
     from training.data.batches import BatchPlan
-    from training.run_log import RunLog
+    from training.run_log import RunLog, begin_branch
 
+    settings = _loop_settings(config)
     if config.planned:
         name = config.run
         log = RunLog(context.store, name)
@@ -102,6 +180,9 @@ def run(config: Config, context: Context) -> list[Manifest]:
         done = log.state.finished
         context.progress.say(f"run {name} is finished at step {done['step']} (loss {done['loss']:.4f}): nothing to do")
         return []
+    if config.after and log.state.plan is None and not config.planned:
+        parent, checkpoint, note = parent_of(config, context)
+        log = begin_branch(parent, name, plan, recipe, checkpoint, note)
     log.write_plan(plan, recipe)
     steps = BatchPlan(log.state.plan).steps
     if log.state.checkpoint is not None:
@@ -112,64 +193,138 @@ def run(config: Config, context: Context) -> list[Manifest]:
     else:
         context.progress.say(f"run {name}: {steps} steps on {config.num_workers} workers")
     with _progress(context, name, steps):
-        failure = _fit(config, context, name)
+        failure = _fit(config, context, name, settings)
     _finish(context, name, failure)
     return []
 
 
 def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     """The plan and the recipe that this config means for the tokens as they are; both are checked on the data."""
+    if config.after:
+        return _plan_after(config, context)
     from training.data.order import Order
-    from training.data.plan import single_segment_plan
     from training.data.shards import TokenDataset, TokenShards
-    from training.engine import EngineConfig
+    from training.layout import LAYOUT_FIELDS, EngineConfig
     from training.loop import recipe_of
     from training.model.presets import preset
-    from training.schedule import Schedule
     from training.start import find_start
 
-    tokens = TokenDataset(context.open(config.tokens))
-    known = tokens.tokens_by_cell
-    if unknown := sorted(set(config.weights) - set(known)):
-        raise ConfigError(f"weights name cells {unknown}, which {config.tokens} has not; it has {sorted(known)}")
-    weights = config.weights or {cell: count for cell, count in known.items() if count}
-    plan = single_segment_plan(
-        seed=config.seed,
-        dataset=tokens.pin,
-        weights=weights,
-        sequence_length=config.sequence_length,
-        rows_per_batch=config.rows_per_batch,
-        steps=config.steps,
-        lap_cap=config.max_laps,
-    )
-    order = Order(plan, TokenShards([tokens]))
+    datasets = [TokenDataset(context.open(name)) for name in (config.tokens, *config.also)]
+    shards = TokenShards(datasets)
+    plan = _first_plan(config, datasets, shards)
+    order = Order(plan, shards)
     laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
-    context.progress.say(f"laps of each cell that {config.steps} steps read: {laps}")
-    schedule = Schedule(
+    context.progress.say(f"laps of each cell that {config.all_steps} steps read: {laps}")
+    engine = EngineConfig(
+        **{name: getattr(config, name) for name in _OF_THE_LOOP if name in LAYOUT_FIELDS},
+        precision=config.precision,
+        gradient_clip=config.gradient_clip,
+        weight_decay=config.weight_decay,
+    )
+    vocab_size = shards.tokenizer["vocab_size"]
+    if not config.init:
+        model = config.scaled(preset(config.model, vocab_size))
+        return plan, recipe_of(model, _schedule(config), engine, seed=config.seed)
+    start, model = find_start(context.store, config.init)
+    if model.vocab_size < vocab_size:
+        raise ConfigError(
+            f"{config.init} has {model.vocab_size} tokens, the tokenizer of {config.tokens} has {vocab_size}",
+            mend="tokenize the corpus with that model's tokenizer",
+        )
+    return plan, {**recipe_of(model, _schedule(config), engine, seed=config.seed), "start": start}
+
+
+def _schedule(config: Config) -> Any:
+    from training.schedule import Schedule
+
+    return Schedule(
         peak_rate=config.peak_rate,
         warmup_fraction=config.warmup_fraction,
         floor_fraction=config.floor_fraction,
         kind=config.schedule,
         decay_fraction=config.decay_fraction,
     )
-    engine = EngineConfig(
-        zero_stage=config.zero_stage,
-        precision=config.precision,
-        micro_batch_rows=config.micro_batch_rows,
-        gradient_clip=config.gradient_clip,
-        weight_decay=config.weight_decay,
-    )
-    if not config.init:
-        model = preset(config.model, tokens.tokenizer["vocab_size"])
-        return plan, recipe_of(model, schedule, engine, seed=config.seed)
-    start, model = find_start(context.store, config.init)
-    if model.vocab_size < tokens.tokenizer["vocab_size"]:
-        raise ConfigError(
-            f"{config.init} has {model.vocab_size} tokens, the tokenizer of {config.tokens} has "
-            f"{tokens.tokenizer['vocab_size']}",
-            mend="tokenize the corpus with that model's tokenizer",
+
+
+def _first_plan(config: Config, datasets: list[Any], shards: Any) -> Any:
+    """The plan of a run that begins at position 0."""
+    from training.data.mixture import cell_weights
+    from training.data.plan import single_segment_plan
+    from training.data.revise import Change, fresh_sources, revise
+
+    sources = fresh_sources(datasets)
+    known = {name: shards.datasets[s.dataset].tokens_by_cell[s.cell] for name, s in sources.items()}
+    weights = cell_weights(config.weights, known)
+    if not config.also and not config.ramp_steps:
+        return single_segment_plan(
+            seed=config.seed,
+            dataset=datasets[0].pin,
+            weights=weights,
+            sequence_length=config.sequence_length,
+            rows_per_batch=config.rows_per_batch,
+            steps=config.all_steps,
+            lap_cap=config.max_laps,
         )
-    return plan, {**recipe_of(model, schedule, engine, seed=config.seed), "start": start}
+    change = Change(
+        weights=weights,
+        sources=sources,
+        sequence_length=config.sequence_length,
+        rows_per_batch=config.rows_per_batch,
+        steps=config.all_steps,
+        ramp_from=cell_weights(config.ramp_from, known) if config.ramp_from else None,
+        ramp_steps=config.ramp_steps,
+        max_laps=config.max_laps,
+    )
+    return revise(None, change, 0, shards, seed=config.seed)
+
+
+def parent_of(config: Config, context: Context) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """(the run that `after` names, its checkpoint, the branch's note).
+
+    InputError where there is no such checkpoint, or the run is not finished and no step is named.
+    """
+    from training.run_log import RunLog
+
+    name, at, step = config.after.partition("@")
+    if at and not step.isdigit():
+        raise ConfigError(f"after={config.after}: the step is a number", mend=f"for example {name}@100, or {name}")
+    log = RunLog(context.store, name)
+    if log.state.finished is None and not step:
+        raise InputError(
+            f"run {name!r} is not finished, and {config.run} goes on from its end",
+            mend=f"train it first, or name one of its checkpoints: after={name}@STEP",
+        )
+    checkpoint = log.checkpoint_of(int(step) if step else None)
+    note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"]}
+    return log, checkpoint, note
+
+
+def _plan_after(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
+    """The plan of a branch: rows up to the checkpoint as they were, this config's from there on."""
+    from training.amend import Amendment, amended
+
+    parent, checkpoint, note = parent_of(config, context)
+    change = Amendment(
+        weights=config.weights,
+        ramp_from=config.ramp_from,
+        ramp_steps=config.ramp_steps,
+        tokens=(config.tokens, *config.also),
+        sequence_length=config.sequence_length,
+        rows_per_batch=config.rows_per_batch,
+        steps=note["step"] + config.all_steps,
+        max_laps=config.max_laps,
+        peak_rate=config.peak_rate,
+        warmup_fraction=config.warmup_fraction,
+        floor_fraction=config.floor_fraction,
+        schedule=config.schedule,
+        decay_fraction=config.decay_fraction,
+        rewarm=True,
+    )
+    made = amended(context.store, parent.state_at(checkpoint["number"]), change, checkpoint["position"])
+    steps = made.report["steps"]
+    if steps["after"] < steps["asked"]:
+        context.progress.say(f"a cell has no more rows after step {steps['after']} of {steps['asked']}")
+    return made.plan, made.recipe
 
 
 def run_names(name: str) -> Iterator[str]:
@@ -217,7 +372,16 @@ def choose_run(config: Config, context: Context, plan: Any, recipe: dict[str, An
     raise ConfigError("no run name is free")
 
 
-def _fit(config: Config, context: Context, name: str) -> BaseException | None:
+def _loop_settings(config: Config) -> dict[str, Any]:
+    """What every worker's loop is given; ConfigError here, not there, where it refuses them."""
+    from training.loop import LoopSettings
+
+    settings = {name: getattr(config, name) for name in _OF_THE_LOOP}
+    LoopSettings(**settings)
+    return settings
+
+
+def _fit(config: Config, context: Context, name: str, settings: dict[str, Any]) -> BaseException | None:
     """Ray Train over the worker function; the error that ended it, if any."""
     for key, value in RAY_TRAIN_SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -241,12 +405,8 @@ def _fit(config: Config, context: Context, name: str) -> BaseException | None:
             "root": context.root,
             "run": name,
             "job": context.run_id,
-            "report_every_steps": max(config.steps // 20, 1),
-            "settings": {
-                "zero_stage": config.zero_stage,
-                "micro_batch_rows": config.micro_batch_rows,
-                "checkpoint_every_steps": config.checkpoint_every_steps,
-            },
+            "report_every_steps": max(config.all_steps // 20, 1),
+            "settings": settings,
         },
         torch_config=TorchConfig(
             backend="nccl" if config.use_gpu else "gloo", timeout_s=int(config.collective_timeout_s)
@@ -340,6 +500,13 @@ def _progress(context: Context, name: str, steps: int) -> Iterator[None]:
         finally:
             ended.set()
             watcher.join(10)
+
+
+def plan(config: Config, context: Context, request: Request) -> Plan:
+    """Layouts, time, money and mixture."""
+    from jobs.pretrain_plan import plan_pretraining
+
+    return plan_pretraining(config, context, request)
 
 
 if __name__ == "__main__":

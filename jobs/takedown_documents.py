@@ -31,6 +31,7 @@ from pipelines.datasets.manifest import (
 )
 from pipelines.datasets.names import AUDIT, work_prefix
 from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store
 from pipelines.dedup.nodes import put_table
 from pipelines.dedup.signed import EXACT
@@ -164,9 +165,10 @@ def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 
     def find(unit: Unit) -> UnitResult:
         if twins is None:
-            part = read_parquet(store.get(unit.spec["key"]), ["id", "url"])
+            part = read_columns(store, unit.spec["key"], ["id", "url", "file"])
             kinds = np.array([listed.kind_of(url) for url in part["url"].to_pylist()], object)
-            by_id = np.asarray(pc.is_in(part["id"].combine_chunks(), listed.ids)) & np.asarray(part["url"].is_valid())
+            stands = np.asarray(part["file"].is_valid()) | np.asarray(part["url"].is_valid())  # a tombstone has neither
+            by_id = np.asarray(pc.is_in(part["id"].combine_chunks(), listed.ids)) & stands
             kinds[by_id & (kinds == None)] = "id"  # noqa: E711 - of each element
             rows = np.flatnonzero(kinds != None)  # noqa: E711
             digests = _digests(store, unit.spec, rows) if len(rows) else pa.nulls(0, pa.string())
@@ -178,7 +180,7 @@ def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
             asked = np.asarray(pc.is_in(digests, listed.texts))
             kinds = np.full(len(every), None, object)
             kinds[rows] = np.where(asked, "text", "twin")
-        ids = read_parquet(store.get(unit.spec["key"]), ["id"])["id"].take(pa.array(rows))
+        ids = read_columns(store, unit.spec["key"], ["id"])["id"].take(pa.array(rows))
         inputs = [unit.input] * len(rows)
         table = pa.table([ids, digests, pa.array(kinds[rows].tolist(), pa.string()), inputs], schema=FOUND)
         return UnitResult(parts={NAME: table} if len(rows) else {})
@@ -189,10 +191,10 @@ def open_finder(worker_config: dict[str, Any], store: Store) -> Callable[[Unit],
 def _digests(store: Store, spec: dict[str, Any], rows: np.ndarray | None) -> pa.Array:
     """32 hex of the normal forms of these rows, or of all: from the signatures, else from the texts."""
     if spec["signatures"] is not None:
-        found = read_parquet(store.get(spec["signatures"]), [EXACT])[EXACT]
+        found = read_columns(store, spec["signatures"], [EXACT])[EXACT]
         found = found.take(pa.array(rows)) if rows is not None else found
         return pa.array([digest and digest.hex() for digest in found.to_pylist()], pa.string())
-    texts = read_parquet(store.get(spec["key"]), ["text"])["text"]
+    texts = read_columns(store, spec["key"], ["text"])["text"]
     return text_digests(texts.take(pa.array(rows)) if rows is not None else texts)
 
 

@@ -15,7 +15,7 @@ brought=$(uv pip compile --quiet --universal --python-version 3.11 --no-header -
 left_out=()
 for name in $brought; do left_out+=(--no-emit-package "$name"); done
 compile "$@" -c requirements/corpus.lock "${left_out[@]}" requirements/train.in -o requirements/train.lock
-compile "$@" -c requirements/corpus.lock requirements/test.in -o requirements/test.lock
+compile "$@" -c requirements/corpus.lock "${left_out[@]}" requirements/test.in -o requirements/test.lock
 if grep -nE '^(torch|triton|nvidia|cuda)|https?://' requirements/*.lock; then
   echo "the lines above do not belong into a lock file" >&2
   exit 1

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 from pipelines.datasets import open_dataset
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.store import Store
-from pipelines.errors import ConfigError, InputError
+from pipelines.errors import InputError
 from training.data.batches import BatchPlan
+from training.data.mixture import cell_weights
 from training.data.order import Order
 from training.data.plan import DatasetPin, Plan
 from training.data.revise import Change, Source, revise
@@ -33,11 +34,19 @@ class Amendment:
     """What may change on a run's way; what is not given stays as it was."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    weights: dict[str, float] = field(default_factory=dict, metadata={"doc": "weight of each cell in the mixture"})
+    weights: dict[str, float] = field(
+        default_factory=dict, metadata={"doc": "weight of each cell, or of all that match a pattern such as en.web.*"}
+    )
     ramp_steps: int = field(default=0, metadata={"doc": "steps in which the shares move to these weights"})
+    ramp_from: dict[str, float] = field(
+        default_factory=dict, metadata={"doc": "weights that the ramp begins with; empty: the shares before"}
+    )
     tokens: tuple[str, ...] = field(default=(), metadata={"doc": "token datasets to read at their newest versions"})
     sequence_length: int | None = field(default=None, metadata={"doc": "tokens a row"})
     rows_per_batch: int | None = field(default=None, metadata={"doc": "rows a step, over all workers"})
+    batch_ramp: tuple[tuple[int, int], ...] = field(
+        default=(), metadata={"doc": "[step, rows a step after it], ..., with rising steps"}
+    )
     steps: int | None = field(default=None, metadata={"doc": "steps of the whole run"})
     max_laps: int | None = field(default=None, metadata={"doc": "most times that a cell may be read"})
     on_depletion: Literal["stop", "reweight", "repeat"] = field(
@@ -50,6 +59,7 @@ class Amendment:
     schedule: Literal["cosine", "constant", "wsd"] | None = field(
         default=None, metadata={"doc": "how the rate goes on after the warm-up"}
     )
+    decay_fraction: float | None = field(default=None, metadata={"doc": "share of the run in which wsd falls"})
     rewarm: bool = field(default=False, metadata={"doc": "begin the schedule anew at the change, warm-up included"})
 
 
@@ -75,9 +85,10 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
     pins = [*_pins(plan), *(dataset.pin for dataset in newest.values())]
     shards = _shards(store, pins)
     sources = _sources(plan, shards, newest)
-    weights = dict(amendment.weights) or {cell.name: float(cell.share) for cell in segment.cells if cell.share}
-    if unknown := sorted(set(weights) - set(sources)):
-        raise ConfigError(f"weights name cells {unknown}; there are {sorted(sources)}")
+    known = {name: shards.datasets[s.dataset].tokens_by_cell[s.cell] for name, s in sources.items()}
+    weights = {cell.name: float(cell.share) for cell in segment.cells if cell.share}
+    if amendment.weights:
+        weights = cell_weights(amendment.weights, known)
     change = Change(
         weights=weights,
         sources=sources,
@@ -85,13 +96,15 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
         rows_per_batch=amendment.rows_per_batch or segment.rows_per_batch,
         steps=amendment.steps or batches.steps,
         ramp_steps=amendment.ramp_steps,
+        ramp_from=cell_weights(amendment.ramp_from, known) if amendment.ramp_from else None,
         max_laps=amendment.max_laps,
         on_depletion=amendment.on_depletion,
         skips=amendment.skips,
+        batch_ramp=amendment.batch_ramp,
     )
     later = revise(plan, change, from_position, shards)
     schedule = dict(state.recipe.get("schedule", {}))
-    rates = {"peak_rate": "peak_rate", "warmup_fraction": "warmup_fraction", "floor_fraction": "floor_fraction"}
+    rates = {name: name for name in ("peak_rate", "warmup_fraction", "floor_fraction", "decay_fraction")}
     rates["schedule"] = "kind"
     asked = {rates[name]: getattr(amendment, name) for name in rates if getattr(amendment, name) is not None}
     if amendment.rewarm:
@@ -105,7 +118,7 @@ def amended(store: Store, state: RunState, amendment: Amendment, from_position: 
         "steps": {"before": batches.steps, "after": end, "asked": change.steps},
         "segments": len(later.segments),
         "learning_rate": _rates(state.recipe, recipe, plan, later, from_position),
-        "cells": _cells(plan, later, shards, from_position, order, sources),
+        "cells": _cells(plan, later, shards, from_position, order, sources, amendment.max_laps),
         "seen_documents": {
             name: _seen_share(store, plan, before, from_position, dataset) for name, dataset in newest.items()
         },
@@ -156,9 +169,15 @@ def _rates(old: dict[str, Any], new: dict[str, Any], plan: Plan, later: Plan, po
 
 
 def _cells(
-    plan: Plan, later: Plan, shards: TokenShards, at: int, order: Order, sources: dict[str, Source]
+    plan: Plan,
+    later: Plan,
+    shards: TokenShards,
+    at: int,
+    order: Order,
+    sources: dict[str, Source],
+    max_laps: int | None,
 ) -> list[dict[str, Any]]:
-    """For each cell: share before and at the end, laps read at the change and at the end."""
+    """For each cell: share before and at the end, laps read at the change and at the end, tokens left of `max_laps`."""
     old = {cell.name: cell.share for cell in plan.segments[-1].cells}
     last = {cell.name: cell for cell in later.segments[-1].cells}
     begun = next((s for s in later.segments if s.from_position >= at), later.segments[-1])
@@ -169,6 +188,8 @@ def _cells(
         cell = last[name]
         tokens = shards.geometry(sources[name].dataset, cell.cell, name, cell.stretch_tokens).tokens
         lap, used = cursors.get(name, (0, 0))
+        last_lap, last_used = order.cursors[name]
+        left = None if max_laps is None else max((max_laps - last_lap) * tokens - last_used, 0)
         rows.append(
             {
                 "cell": name,
@@ -177,6 +198,7 @@ def _cells(
                 "laps_seen": round(lap + used / max(tokens, 1), 3),
                 "laps_at_end": round(laps[name], 3),
                 "tokens": tokens,
+                "tokens_left": left,
             }
         )
     return rows

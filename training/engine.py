@@ -12,10 +12,13 @@ would not meet in their collectives.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from io import StringIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,51 +26,52 @@ from torch import Tensor
 
 from pipelines.errors import ConfigError, SetupError
 from training.data.rows import RowArrays, SpecialTokens, empty_row
-from training.model.decoder import Decoder
+from training.layout import (
+    EngineConfig,
+    Place,
+    Shape,
+    bucket_elements,
+    cut_dimension,
+    data_size,
+    place_of,
+    stage_bounds,
+    tensor_box,
+)
+from training.model.decoder import Batch, Decoder, ModelConfig, parameter_shapes
+from training.model.parallel import TensorGroup
+from training.pipeline import Pipeline
+from training.preflight import require_fit
 
 STATES = ("master", "exp_avg", "exp_avg_sq")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """How a model is sharded and updated; none of it but the optimizer's numbers changes what is learnt."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    micro_batch_rows: int = 8
-    gradient_clip: float = 1.0  # LLaMA, Skywork
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
-    weight_decay: float = 0.1
-    persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
-
-    def __post_init__(self) -> None:
-        """Refuse what DeepSpeed has no masters for."""
-        if self.precision == "bf16" and self.zero_stage == 0:
-            raise ConfigError("bf16 needs zero_stage 1, 2 or 3: stage 0 keeps no fp32 master weights")
-        if self.micro_batch_rows < 1 or self.gradient_clip <= 0:
-            raise ConfigError(
-                f"micro_batch_rows is {self.micro_batch_rows}, gradient_clip {self.gradient_clip}; expected "
-                "at least 1 row and a clip above 0"
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutcome:
-    """`nll_sum` is this rank's; `grad_norm` (before clipping) and `applied` are the same on every rank."""
+    """`grad_norm` (before clipping) and `applied` are the same on every rank.
 
-    nll_sum: float
+    `row_losses` has the sum of token losses of each of this rank's rows, float64; zeros where the rank does not speak.
+    """
+
+    row_losses: np.ndarray
     grad_norm: float
     applied: bool
+    optimizer_seconds: float = 0.0
+
+    @property
+    def nll_sum(self) -> float:
+        """Of this rank's rows."""
+        return float(self.row_losses.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """A run of a parameter's flat elements on this rank: views of the master and both moments, by STATES."""
+    """A run of a box of a parameter on this rank: views of the master and both moments, by STATES.
+
+    The box is what this rank's place in the layout holds, `start` and `size` in the global shape; `offset` is in it.
+    """
 
     parameter: str
+    start: Shape
+    size: Shape
     offset: int
     tensors: dict[str, Tensor]
 
@@ -78,53 +82,118 @@ class Fragment:
 
 
 class Engine:
-    """One rank's model, optimizer and place in the process group."""
+    """One rank's part of the model, optimizer and process group.
 
-    def __init__(self, model: Decoder, config: EngineConfig, special: SpecialTokens) -> None:
-        """Wrap an initialised model; the process group must exist (`join_process_group` makes one)."""
+    `rank` and `world_size` are of the whole group; `data_rank` and `data_size` say which rows are this rank's. Ranks
+    that share rows (tensor parallelism, pipeline stages) are given the same ones, and one of them `speaks`.
+    """
+
+    def __init__(
+        self, model: ModelConfig, weights: Callable[[str], Tensor], config: EngineConfig, special: SpecialTokens
+    ) -> None:
+        """Build this rank's shard; the process group must exist (`join_process_group` makes one).
+
+        `weights` gives a whole parameter of the model by name, float32 on the host: one at a time is held.
+        """
+        deepspeed = _deepspeed()
         self.config = config
         self._special = special
         self.zero_stage, self.precision = config.zero_stage, config.precision
-        self.world_size = torch.distributed.get_world_size()
-        self.rank = torch.distributed.get_rank()
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        self.decayed = {name for name, parameter in model.named_parameters() if parameter.ndim >= 2}
-        self._optimizer = _CheckedAdamW(_groups(model, config), config, check=config.zero_stage == 0)
-        # DeepSpeed hangs its state on parameters and optimizers as it goes: no checker knows these types.
-        self._engine: Any = _deepspeed_engine(model, self._optimizer, config, self.world_size)
+        self.world_size, self.rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        require_fit(model, config, self.world_size)
+        self.data_size = data_size(self.world_size, config)
+        self.place = place_of(self.rank, data_size=self.data_size, tensor_size=config.tensor_parallel)
+        self.data_rank = self.place.data
+        self.speaks = self.place.tensor == 0 and self.place.pipe == config.pipeline_stages - 1
+        self.shapes = parameter_shapes(model)
+        self.decayed = {name for name, shape in self.shapes.items() if len(shape) >= 2}
         self.versions = library_versions()
-        self._parameters: dict[str, Any] = dict(self._engine.module.named_parameters())
-        self.device = torch.device(self._engine.device)
+        self.device = torch.device(deepspeed.accelerator.get_accelerator().device_name(int(os.environ["LOCAL_RANK"])))
+        with torch.device("meta"):
+            decoder = Decoder(model, _tensor_group(self.place, config.tensor_parallel, self.world_size))
+        decoder.checkpoint_activations = config.checkpoint_activations
+        topology, grid = _topology(config, self.data_size), None
+        if topology is not None and config.pipeline_stages == 1:  # else the pipeline's module makes one
+            grid = _quietly(deepspeed.runtime.pipe.topology.PipelineParallelGrid, topology=topology)
+        self._settings = _settings(config, model.parameters, self.data_size, on_gpu=self.device.type == "cuda")
+        bounds = _stage_bounds(decoder, config.pipeline_stages)
+        self._parts = range(bounds[self.place.pipe], bounds[self.place.pipe + 1])
+        self._parameters = self._materialise(decoder, weights, grid)
+        if config.compile_model:
+            for i in self._parts:
+                if 0 < i <= model.layers:
+                    decoder.layers[i - 1].compile_inside()
+        groups = _groups(self._parameters, self.decayed, config)
+        self._optimizer = _CheckedAdamW(groups, config, check=config.zero_stage == 0)
+        # Stages exchange activations of one shape, and a compiled layer is made for one.
+        self._has_one_shape = config.pipeline_stages > 1 or config.compile_model
+        self._pipeline = None
+        if config.pipeline_stages > 1:
+            self._pipeline = Pipeline(decoder, self._parts)
+            module = _quietly(_pipeline_module, self._pipeline, bounds, topology)
+        deepspeed.utils.groups.mpu = None  # an engine before this one in the process left its own there
+        # DeepSpeed hangs its state on parameters and optimizers as it goes: no checker knows these types.
+        self._engine: Any = _quietly(
+            deepspeed.initialize,
+            model=module if self._pipeline else decoder,
+            optimizer=self._optimizer,
+            mpu=grid,
+            config=self._settings,
+            dist_init_required=False,
+        )[0]
+        self._data_group = self._engine.mpu.get_data_parallel_group() if self._engine.mpu else None
+        self._update = _UpdateTimer(self._engine, self.device)
         self._create_moments()
 
     def train_step(
         self, rows: Sequence[RowArrays], *, micro_steps: int, trained_tokens: int, learning_rate: float
     ) -> StepOutcome:
-        """Forward and backward over this rank's rows, then one update.
+        """Forward and backward over this data rank's rows, then one update.
 
         `trained_tokens` is N of the global batch; `micro_steps` is equal on all ranks and covers all rows.
         """
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self._engine.train()
-        nll_sum = 0.0
-        for batch in self._micro_batches(rows, micro_steps):
-            loss = self._engine(*batch)
-            self._engine.backward(loss * (self.world_size / trained_tokens))
-            nll_sum += float(loss.detach())
-        self._engine.step()
+        batches = list(self._micro_batches(rows, micro_steps))
+        if self._pipeline:
+            losses = self._train_pipeline(batches, self.data_size * micro_steps / trained_tokens)
+        else:
+            losses = []
+            for batch in batches:
+                by_row = self._engine(*batch)
+                self._engine.backward(by_row.sum() * (self.data_size / trained_tokens))
+                losses.append(by_row.detach())
+            self._engine.step()
+        row_losses = np.zeros(len(rows))
+        if self.speaks:
+            row_losses = torch.cat(losses)[: len(rows)].double().cpu().numpy()
         if self.config.zero_stage == 0:
-            return StepOutcome(nll_sum=nll_sum, grad_norm=self._optimizer.grad_norm, applied=self._optimizer.applied)
-        grad_norm = float(self._engine.get_global_grad_norm())
-        applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
-        return StepOutcome(nll_sum=nll_sum, grad_norm=grad_norm, applied=applied)
+            grad_norm, applied = self._optimizer.grad_norm, self._optimizer.applied
+        else:
+            grad_norm = float(self._engine.get_global_grad_norm())
+            applied = bool(self._engine.was_step_applied())  # DeepSpeed drops a non-finite update without a word
+        return StepOutcome(
+            row_losses=row_losses, grad_norm=grad_norm, applied=applied, optimizer_seconds=self._update.seconds()
+        )
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[RowArrays]) -> float:
         """Sum of token losses of rows that every rank passes alike (ZeRO-3 gathers weights on the way)."""
         self._engine.eval()
-        micro_steps = -(-len(rows) // self.config.micro_batch_rows)
-        return sum(float(self._engine(*batch)) for batch in self._micro_batches(rows, micro_steps))
+        batches = list(self._micro_batches(rows, -(-len(rows) // self.config.micro_batch_rows)))
+        if not self._pipeline:
+            return sum(float(self._engine(*batch).sum()) for batch in batches)
+        self._begin_pipeline(batches, 1.0)
+        self._engine.eval_batch(
+            self._pipeline.batches(), reduce_output=None, bcast_loss=False, num_micro_batches=len(batches)
+        )
+        last = self.config.pipeline_stages - 1
+        losses = self._pipeline.losses if self.place.pipe == last else [torch.zeros(1, device=self.device)]
+        summed = torch.cat(losses).double().sum()
+        grid = self._engine.grid
+        torch.distributed.broadcast(summed, grid.stage_to_global(last), group=grid.get_pipe_parallel_group())
+        return float(summed)
 
     def fragments(self, *, owned: bool) -> Iterator[Fragment]:
         """What this rank holds of every parameter, in the model's order.
@@ -133,12 +202,14 @@ class Engine:
         fill (at stage 0 every rank holds everything and owns its share).
         """
         for name, parameter in self._parameters.items():
+            if owned and not self._owns(name):
+                continue
             if self.config.zero_stage == 3:
                 fragment = self._partition_of(name, parameter)
             elif self.config.zero_stage == 0:
                 fragment = self._whole(name, parameter, owned=owned)
             else:
-                fragment = _mapped(name, parameter)
+                fragment = self._mapped(name, parameter)
             if fragment is not None and fragment.length:
                 yield fragment
 
@@ -163,16 +234,67 @@ class Engine:
     def _adam(self) -> torch.optim.Optimizer:
         return self._engine.optimizer if self.config.zero_stage == 0 else self._engine.optimizer.optimizer
 
-    def _micro_batches(self, rows: Sequence[RowArrays], micro_steps: int) -> Iterator[tuple[Tensor, ...]]:
+    def _owns(self, name: str) -> bool:
+        """Whether this place writes what it holds of a parameter: one of those that hold the same does."""
+        is_first_copy = self.place.tensor == 0 or cut_dimension(name) is not None
+        return is_first_copy and not (self.place.pipe > 0 and name == "embedding.weight")  # the copy of a tied one
+
+    @torch.no_grad()
+    def _materialise(self, decoder: Decoder, weights: Callable[[str], Tensor], mpu: Any) -> dict[str, Any]:
+        """Give this rank's parts their weights, a parameter at a time; with ZeRO-3 partition each part at once."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        held: dict[str, Any] = {}
+        for i in self._parts:
+            part = decoder.get_submodule(decoder.part_names[i])
+            for leaf, _ in list(part.named_parameters()):
+                name = f"{decoder.part_names[i]}.{leaf}"
+                if name in held:
+                    continue
+                box = tensor_box(name, self.shapes[name], rank=self.place.tensor, size=self.config.tensor_parallel)
+                own = weights(name)[tuple(slice(s, s + n) for s, n in zip(box.start, box.size, strict=True))]
+                owner, _, leaf_name = leaf.rpartition(".")
+                held[name] = torch.nn.Parameter(torch.empty(box.size, dtype=dtype, device=self.device).copy_(own))
+                # The gradient's norm counts a parameter that is whole on all tensor ranks once.
+                held[name].tensor_model_parallel = cut_dimension(name) is not None  # type: ignore[attr-defined]
+                setattr(part.get_submodule(owner), leaf_name, held[name])
+            if self.config.zero_stage == 3:
+                group = mpu.get_data_parallel_group() if mpu else None
+                _quietly(
+                    _deepspeed().zero.Init,
+                    module=part,
+                    data_parallel_group=group,
+                    config_dict_or_path=self._settings,
+                    dtype=dtype,
+                    mpu=mpu,
+                )
+        return {name: held[name] for name in self.shapes if name in held}
+
+    def _train_pipeline(self, batches: list[Batch], scale: float) -> list[Tensor]:
+        self._begin_pipeline(batches, scale)
+        rows = self.config.micro_batch_rows * self.data_size * len(batches)
+        if rows != self._engine.train_batch_size():
+            self._engine.set_train_batch_size(rows)
+        self._engine.train_batch(self._pipeline.batches())
+        return self._pipeline.losses
+
+    def _begin_pipeline(self, batches: list[Batch], scale: float) -> None:
+        if self._pipeline.begin(batches, scale):
+            self._engine.reset_activation_shape()
+
+    def _micro_batches(self, rows: Sequence[RowArrays], micro_steps: int) -> Iterator[Batch]:
         size = self.config.micro_batch_rows
         if len(rows) > micro_steps * size:
             raise ConfigError(f"{len(rows)} rows do not fit {micro_steps} micro-steps of {size}")
         length = len(rows[0].ids) if rows else 2
         for i in range(micro_steps):
-            chosen = list(rows[i * size : (i + 1) * size]) or [empty_row(length, self._special)]
-            yield tuple(
-                torch.from_numpy(np.stack([getattr(row, field) for row in chosen])).long().to(self.device)
-                for field in ("ids", "positions", "documents", "labels")
+            chosen = list(rows[i * size : (i + 1) * size])
+            least = size if self._has_one_shape else 1
+            chosen += [empty_row(length, self._special)] * (least - len(chosen))
+            yield Batch(
+                *(
+                    torch.from_numpy(np.stack([getattr(row, field) for row in chosen])).long().to(self.device)
+                    for field in Batch._fields
+                )
             )
 
     def _create_moments(self) -> None:
@@ -203,16 +325,28 @@ class Engine:
         last = parameter.numel() * (self.rank + 1) // self.world_size if owned else parameter.numel()
         state = self._adam.state[parameter]
         whole = {"master": parameter.data, "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
-        return Fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
+        return self._fragment(name, first, {key: tensor.view(-1)[first:last] for key, tensor in whole.items()})
 
     def _partition_of(self, name: str, parameter: Any) -> Fragment:
         """ZeRO-3: ceil(numel / W) elements at rank times that; the last rank's padding is uninitialised."""
         shard = self._engine.optimizer
         master = shard.get_local_fp32_param(parameter)
-        first = min(self.rank * master.numel(), parameter.ds_numel)
+        first = min(self.data_rank * master.numel(), parameter.ds_numel)
         length = min(master.numel(), parameter.ds_numel - first)
         states = {key: shard.get_local_fp32_param(parameter, key) for key in STATES[1:]}
-        return Fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
+        return self._fragment(name, first, {key: t[:length] for key, t in {"master": master, **states}.items()})
+
+    def _mapped(self, name: str, parameter: Any) -> Fragment | None:
+        """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            return None
+        states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
+        return self._fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
+
+    def _fragment(self, name: str, offset: int, tensors: dict[str, Tensor]) -> Fragment:
+        box = tensor_box(name, self.shapes[name], rank=self.place.tensor, size=self.config.tensor_parallel)
+        return Fragment(name, box.start, box.size, offset, tensors)
 
     @torch.no_grad()
     def _refresh_partitions(self) -> None:
@@ -221,21 +355,21 @@ class Engine:
             master = self._engine.optimizer.get_local_fp32_param(parameter)
             parameter.ds_tensor.data.view(-1)[: master.numel()].copy_(master)
             if parameter.ds_status.name == "AVAILABLE":
-                pieces = [torch.empty_like(parameter.ds_tensor) for _ in range(self.world_size)]
-                torch.distributed.all_gather(pieces, parameter.ds_tensor.data)
+                pieces = [torch.empty_like(parameter.ds_tensor) for _ in range(self.data_size)]
+                torch.distributed.all_gather(pieces, parameter.ds_tensor.data, group=self._data_group)
                 whole = torch.cat([piece.view(-1) for piece in pieces])[: parameter.ds_numel]
                 parameter.data.copy_(whole.view(parameter.data.shape))
 
     @torch.no_grad()
     def _refresh_whole_weights(self) -> None:
-        """ZeRO-1 and 2: every rank has all weights; each gives the run that it masters."""
+        """ZeRO-1 and 2: every data rank has all weights; each gives the run that it masters."""
         for parameter in self._parameters.values():
             whole = torch.zeros(parameter.numel(), dtype=torch.float32, device=parameter.device)
             mapping = parameter._hp_mapping
             if mapping is not None:
                 address = mapping.lp_fragment_address
-                whole[address.start : address.start + address.numel].copy_(mapping.hp_fragment)
-            torch.distributed.all_reduce(whole)
+                whole[address.start : address.start + address.numel] = mapping.hp_fragment.to(whole.device)
+            torch.distributed.all_reduce(whole, group=self._data_group)
             parameter.data.copy_(whole.view_as(parameter))
 
 
@@ -258,44 +392,139 @@ def library_versions() -> dict[str, str]:
     return {"torch": torch.__version__, "deepspeed": deepspeed.__version__}
 
 
-def _mapped(name: str, parameter: Any) -> Fragment | None:
-    """ZeRO-1 and 2: the run that `_hp_mapping` links to this rank's flat partition."""
-    mapping = parameter._hp_mapping
-    if mapping is None:
-        return None
-    states = {key: mapping.get_hp_fragment(key) for key in STATES[1:]}
-    return Fragment(name, mapping.lp_fragment_address.start, {"master": mapping.hp_fragment, **states})
+class _UpdateTimer:
+    """How long an engine's updates take, a pipeline's too, after gradients are reduced; a GPU is not waited for."""
+
+    def __init__(self, engine: Any, device: torch.device) -> None:
+        """Stands before the method of DeepSpeed's that both kinds of engine update by."""
+        self._take, self._is_gpu = engine._take_model_step, device.type == "cuda"
+        self._marks: tuple[Any, Any] | None = None
+        engine._take_model_step = self._timed
+
+    def seconds(self) -> float:
+        """Of the newest update."""
+        if self._marks is None:
+            return 0.0
+        first, last = self._marks
+        if not self._is_gpu:
+            return last - first
+        last.synchronize()
+        return first.elapsed_time(last) / 1000
+
+    def _timed(self, *arguments: Any, **more: Any) -> None:
+        begun = self._mark()
+        self._take(*arguments, **more)
+        self._marks = begun, self._mark()
+
+    def _mark(self) -> Any:
+        if not self._is_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
 
-def _groups(model: Decoder, config: EngineConfig) -> list[dict[str, Any]]:
-    """Matrices decay, norms do not."""
-    parameters = list(model.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def _deepspeed_engine(model: Decoder, optimizer: torch.optim.Optimizer, config: EngineConfig, world_size: int) -> Any:
+def _deepspeed() -> Any:
     if torch.distributed.get_backend() == "gloo":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read by DeepSpeed at import; else it takes a GPU it sees
     import deepspeed
+    import deepspeed.runtime.pipe.topology
     from deepspeed.utils.logging import logger
 
     logger.setLevel("ERROR")
     # The op would be compiled by C++ at start; it only shortens all-reduces inside one machine.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False, dist_init_required=False)
+    return deepspeed
+
+
+def _quietly(make: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+    """DeepSpeed prints its topology and stages."""
+    with redirect_stdout(StringIO()):
+        return make(*arguments, **settings)
+
+
+def _groups(parameters: dict[str, Any], decayed: set[str], config: EngineConfig) -> list[dict[str, Any]]:
+    """Matrices decay, norms do not; a pipeline stage may have one kind only."""
+    matrices = [p for name, p in parameters.items() if name in decayed]
+    norms = [p for name, p in parameters.items() if name not in decayed]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _tensor_group(place: Place, size: int, world_size: int) -> TensorGroup | None:
+    """Collective: every rank makes every group."""
+    if size == 1:
+        return None
+    rank, mine = torch.distributed.get_rank(), None
+    for first in range(0, world_size, size):
+        group = torch.distributed.new_group(list(range(first, first + size)))
+        if first <= rank < first + size:
+            mine = group
+    return TensorGroup(place.tensor, size, mine)
+
+
+def _topology(config: EngineConfig, data_size: int) -> Any:
+    """DeepSpeed's account of the layout, or None with data parallelism alone."""
+    if config.tensor_parallel == config.pipeline_stages == 1:
+        return None
+    return _deepspeed().runtime.pipe.topology.PipeModelDataParallelTopology(
+        num_pp=config.pipeline_stages, num_mp=config.tensor_parallel, num_dp=data_size
+    )
+
+
+def _stage_bounds(decoder: Decoder, stages: int) -> list[int]:
+    """Where the chain of parts is cut; a tied embedding weighs at both ends."""
+    parts = [decoder.get_submodule(name) for name in decoder.part_names]
+    return stage_bounds([sum(p.numel() for p in part.parameters()) for part in parts], stages)
+
+
+def _pipeline_module(pipeline: Pipeline, bounds: list[int], topology: Any) -> Any:
+    """DeepSpeed's module of this rank's stage, around parts that are made already."""
+    from deepspeed.pipe import PipelineModule, TiedLayerSpec
+
+    decoder = pipeline.decoder
+    parts = [decoder.get_submodule(name) for name in decoder.part_names]
+
+    class Tied(TiedLayerSpec):
+        def build(self, **_: Any) -> Any:
+            return decoder.embedding
+
+    class Stage(PipelineModule):
+        def _partition_layers(self, method: str = "") -> None:
+            self.parts = bounds
+            self._set_bounds(bounds[self.stage_id], bounds[self.stage_id + 1])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return pipeline.forward(x)
+
+    if decoder.config.tied_embeddings:
+        parts[0], parts[-1] = Tied("embedding", type(decoder.embedding)), Tied("embedding", type(decoder.embedding))
+    return Stage(parts, topology=topology, loss_fn=pipeline.loss)
+
+
+def _settings(config: EngineConfig, parameters: int, data_size: int, *, on_gpu: bool) -> dict[str, Any]:
+    """DeepSpeed's configuration."""
+    bucket = bucket_elements(parameters // (config.tensor_parallel * config.pipeline_stages), data_size)
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "overlap_comm": on_gpu and config.zero_stage == 2,  # elsewhere gradients are reduced in step() alone
+        "reduce_bucket_size": bucket,
+        "allgather_bucket_size": bucket,
+        "stage3_param_persistence_threshold": config.persist_below_parameters,
+    }
+    if config.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if config.offload == "all":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": on_gpu}
     settings: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": config.micro_batch_rows,
         "gradient_accumulation_steps": 1,
-        "train_batch_size": config.micro_batch_rows * world_size,
-        "managed_gradient_accumulation": False,
+        "train_batch_size": config.micro_batch_rows * data_size,
+        "managed_gradient_accumulation": config.pipeline_stages > 1,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "overlap_comm": False,
-            "stage3_param_persistence_threshold": config.persist_below_parameters,
-        },
+        "zero_force_ds_cpu_optimizer": False,  # it is compiled where it first runs; torch's AdamW is not
+        "zero_optimization": zero,
         "steps_per_print": 10**9,
     }
     # At stage 0 _CheckedAdamW clips; left out, DeepSpeed would clip at 1.0.
@@ -303,8 +532,7 @@ def _deepspeed_engine(model: Decoder, optimizer: torch.optim.Optimizer, config: 
     if config.precision == "bf16":
         settings["bf16"] = {"enabled": True}
         settings["communication_data_type"] = "fp32"
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings, dist_init_required=False)
-    return engine
+    return settings
 
 
 class _CheckedAdamW(torch.optim.AdamW):

@@ -8,31 +8,45 @@ ranks.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import ConflictError, GristmillError, InputError, IntegrityError
+from pipelines.errors import (
+    ConfigError,
+    ConflictError,
+    GristmillError,
+    InputError,
+    IntegrityError,
+    MissingObjectError,
+    StoreError,
+)
+from training.checkpoint.local import LocalCheckpoint, LocalTier
 from training.checkpoint.reader import CheckpointReader
-from training.checkpoint.saved import Progress, Save, restore
+from training.checkpoint.retention import Retention, is_milestone
+from training.checkpoint.saved import Progress, Save, fill, prove, read_runs
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
-from training.engine import Engine, EngineConfig
-from training.metrics import MetricsWriter
-from training.model.decoder import Decoder, ModelConfig
+from training.engine import Engine
+from training.layout import LAYOUT_FIELDS, EngineConfig
+from training.metrics import MetricsWriter, TensorBoardWriter
+from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog, RunState
 from training.schedule import Schedule
 from training.start import first_weights
+from training.step_metrics import CellLosses, StepClock, memory, peak_tflops_of, speed, squared_lengths
 
-LAYOUT_FIELDS = ("zero_stage", "micro_batch_rows", "persist_below_parameters")
 VOID_SHARE = 1e-5  # of the plan's tokens that may be masked because their page is corrupt; a page always may
 _HALF = 1 << 63
 _GO_ON, _STOP, _OVERTAKEN, _AMENDED = 0, 1, 2, 3
@@ -45,14 +59,38 @@ class LoopSettings:
     zero_stage: int = 1
     micro_batch_rows: int = 8
     persist_below_parameters: int = 100_000  # ZeRO-3 keeps smaller parameters whole (DeepSpeed's default)
+    tensor_parallel: int = 1
+    pipeline_stages: int = 1
+    offload: Literal["none", "optimizer", "all"] = "none"
+    checkpoint_activations: bool = False
+    compile_model: bool = False
     checkpoint_every_steps: int = 50
+    local_every_steps: int = 0  # to a folder of each node; 0: never
+    local_folder: str = ""
+    milestone_every_steps: int = 0  # checkpoints that stay; 0: none
+    milestone_every_tokens: int = 0
+    keep_last: int = 0  # checkpoints that stay beside the milestones; 0: all
     background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
     probe_rows: int = 4
     rows_ahead: int = 256
     requests_in_flight: int = 64
     max_voids_of_a_shard: int = 3  # pages that stayed corrupt; also at most VOID_SHARE of the plan's tokens
     max_dropped_updates: int = 20  # in a row
+    peak_tflops: float | None = None  # of a GPU, dense; None: by its name, and no utilisation on a CPU
+    tensorboard: str = ""  # a folder or s3:// address for event files; empty: none
     control_every_s: float = 2.0  # how often rank 0 looks for a request to stop, and shows itself
+
+    def __post_init__(self) -> None:
+        """Refuse what would keep nothing, or write nowhere."""
+        counts = ("local_every_steps", "milestone_every_steps", "milestone_every_tokens", "keep_last")
+        if self.checkpoint_every_steps < 1 or any(getattr(self, name) < 0 for name in counts):
+            told = ", ".join(f"{name} {getattr(self, name)}" for name in ("checkpoint_every_steps", *counts))
+            raise ConfigError(f"{told}: expected at least 1 for the first, 0 for the others")
+        if bool(self.local_every_steps) != bool(self.local_folder):
+            raise ConfigError(
+                f"local_every_steps is {self.local_every_steps}, local_folder {self.local_folder!r}",
+                mend="give both, or neither",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,32 +124,38 @@ def train(
     attempt = _Attempt.open(store, run, settings, started_by)
     with attempt.stream() as stream:
         for batch in stream:
-            started = time.perf_counter()
-            tokens, rows, order = attempt.agree(batch)
-            if order in (_OVERTAKEN, _AMENDED):
-                raise attempt.overtaken(order)
-            if order == _STOP:
+            agreed = attempt.agree(batch)
+            if agreed.order in (_OVERTAKEN, _AMENDED):
+                raise attempt.overtaken(agreed.order)
+            if agreed.order == _STOP:
                 break
             rate = attempt.schedule.learning_rate(batch.batch.end, attempt.plan.end_position)
-            loss, grad_norm, applied = attempt.update(batch, tokens, rate)
-            attempt.advance(batch, tokens, rows, loss, applied)
-            metrics = {
-                **attempt.progress.to_json(),
-                "loss": loss,
-                "grad_norm": grad_norm,
-                "learning_rate": rate,
-                "batch_tokens": tokens,
-                "applied": applied,
-                "seconds": time.perf_counter() - started,
-                "data_wait_seconds": batch.waited_s,
-                "save_wait_seconds": attempt.take_stall(),
-            }
-            attempt.record(metrics)
-            on_step(metrics)
+            update = attempt.update(batch, agreed.tokens, rate)
+            attempt.advance(batch, agreed, update)
+            on_step(attempt.record(batch, agreed, update, rate))
             attempt.commit_uploaded()
-            if attempt.progress.step % settings.checkpoint_every_steps == 0:
-                attempt.save()
+            attempt.save_where_due()
     return attempt.close()
+
+
+class _Agreed(NamedTuple):
+    """Of a step, equal on all ranks: N, the digest of its rows, what rank 0 has read in the chain, squared document
+    lengths, the longest wait for data in seconds."""
+
+    tokens: int
+    rows: int
+    order: int
+    squared: int
+    waited: float
+
+
+class _Update(NamedTuple):
+    """Of an update, equal on all ranks: loss of the global batch, norm before clipping; and losses by cell."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    by_cell: dict[str, dict[str, float]]
 
 
 class _Attempt:
@@ -131,16 +175,22 @@ class _Attempt:
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
-        model = first_weights(store, Decoder(self._model), state.recipe["seed"], state.recipe.get("start"))
-        self._engine = Engine(model, config, self._source.shards.special)
+        weights = first_weights(store, self._model, state.recipe["seed"], state.recipe.get("start"))
+        self._engine = Engine(self._model, weights, config, self._source.shards.special)
         self._metrics = MetricsWriter(store, run, self._folder) if writer else None
+        self._board: TensorBoardWriter | None = None
+        self._clock, self._cells = StepClock(), CellLosses(state.plan)
+        self._peak = settings.peak_tflops or _peak_of_this_gpu()
         self._looked, self._shown = time.monotonic(), -1e9
-        self._dropped, self._saved_step = 0, -1
+        self._dropped = 0
         self._voids: list[dict[str, Any]] = []
-        self._in_flight: Save | None = None
-        self._stalled = 0.0
-        self._are_uploaded = False
+        self._in_flight: _InFlight | None = None
+        self._local_in_flight: Save | None = None
+        self._are_uploaded = self._are_local = False
+        self._retention = Retention(writer, settings.keep_last) if writer else None
+        self._local = LocalTier(settings.local_folder, run) if settings.local_folder else None
         self._facts: dict[str, Any] = {
+            "attempt": number,
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
             "parent": None,
             "tokenizer_sha256": self._source.shards.tokenizer["manifest_sha256"],
@@ -148,6 +198,7 @@ class _Attempt:
         self.plan = state.plan
         self.schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
         self.progress, self.loss = Progress(), None
+        self._saved: Progress | None = None  # by the newest checkpoint of the store
 
     @classmethod
     def open(cls, store: Store, run: str, settings: LoopSettings, started_by: str) -> Self:
@@ -160,22 +211,24 @@ class _Attempt:
         number, entry = _share([writer.number, log.state.number] if writer else [0, 0])
         state = log.state_at(entry)
         attempt = cls(store, run, settings, state, number, writer)
-        if state.checkpoint is not None:
-            attempt._restore(state.checkpoint)
+        attempt._restore(state)
+        if settings.tensorboard and writer:
+            attempt._board = TensorBoardWriter(settings.tensorboard, run, attempt.progress.step)
         return attempt
 
     def stream(self) -> RowStream:
         """This rank's rows from here on."""
         return RowStream(
             self._source,
-            rank=self._engine.rank,
-            world_size=self._engine.world_size,
+            rank=self._engine.data_rank,
+            world_size=self._engine.data_size,
             start_step=self._source.batches.step_at(self.progress.position),
             rows_ahead=self._settings.rows_ahead,
         )
 
-    def agree(self, batch: StepRows) -> tuple[int, int, int]:
-        """The step's one control collective: (N, the digest of all rows, what rank 0 has read in the chain)."""
+    def agree(self, batch: StepRows) -> _Agreed:
+        """The step's one control collective; of every data group only the rank that speaks adds to what is summed."""
+        self._clock.lap("other")
         order = _GO_ON
         if self._writer is not None and time.monotonic() - self._looked > self._settings.control_every_s:
             self._looked = time.monotonic()
@@ -186,16 +239,25 @@ class _Attempt:
                 order = _AMENDED
             elif state.stop_requested or state.revision != self._writer.revision:
                 order = _STOP
+        speaks = self._engine.speaks
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
-        is_uploaded = self._in_flight is not None and self._in_flight.is_uploaded
-        facts = [batch.trained_tokens, digest, order, len(batch.voids), is_uploaded]
-        vector = torch.tensor(facts, dtype=torch.int64, device=self._engine.device)
+        squared = sum(squared_lengths(row) for row in batch.rows)
+        facts = [batch.trained_tokens, digest, len(batch.voids), squared] if speaks else [0] * 4
+        is_uploaded = self._in_flight is not None and self._in_flight.save.is_uploaded
+        is_local = self._local_in_flight is not None and self._local_in_flight.is_uploaded
+        waits = [0] * self._engine.world_size
+        waits[self._engine.rank] = round(batch.waited_s * 1e6)
+        vector = torch.tensor(
+            [*facts, order, is_uploaded, is_local, *waits], dtype=torch.int64, device=self._engine.device
+        )
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
-        tokens, digest, order, voids, uploaded = (int(value) for value in vector.tolist())
+        tokens, digest, voids, squared, order, uploaded, local, *waits = (int(value) for value in vector.tolist())
         self._are_uploaded = uploaded == self._engine.world_size
+        self._are_local = local == self._engine.world_size
         if voids:
-            self._add_voids(batch.voids)
-        return tokens, digest % (1 << 64), order
+            self._add_voids(batch.voids if speaks else [])
+        self._clock.lap("control")
+        return _Agreed(tokens, digest % (1 << 64), order, squared, max(waits) / 1e6)
 
     def _add_voids(self, mine: list[Void]) -> None:
         """Keep what any rank had to mask in this step, for the next checkpoint; past the budget the run ends."""
@@ -217,48 +279,101 @@ class _Attempt:
                 "the same command goes on from the newest checkpoint",
             )
 
-    def update(self, batch: StepRows, tokens: int, rate: float) -> tuple[float, float, bool]:
-        """One optimizer step: (global loss, gradient norm, was it applied).  Without labels there is none."""
+    def update(self, batch: StepRows, tokens: int, rate: float) -> _Update:
+        """One optimizer step.  Without labels there is none."""
         if tokens == 0:
-            return 0.0, 0.0, False
-        most = -(-len(batch.batch.positions) // self._engine.world_size)
+            return _Update(0.0, 0.0, False, self._cells.told(np.zeros((2, len(self._cells.names)))))
+        most = -(-len(batch.batch.positions) // self._engine.data_size)
         micro_steps = -(-most // self._engine.config.micro_batch_rows)
         outcome = self._engine.train_step(
             batch.rows, micro_steps=micro_steps, trained_tokens=tokens, learning_rate=rate
         )
-        nll = torch.tensor([outcome.nll_sum], dtype=torch.float64, device=self._engine.device)
-        torch.distributed.all_reduce(nll)
-        return float(nll) / tokens, outcome.grad_norm, outcome.applied
+        self._clock.lap("forward_backward")
+        self._clock.move(outcome.optimizer_seconds, "optimizer", out_of="forward_backward")
+        mine = batch.batch.of_rank(self._engine.data_rank, self._engine.data_size)
+        sums = self._cells.sums(self._source.order.cells_of(mine), batch.rows, outcome.row_losses)
+        vector = torch.from_numpy(sums * self._engine.speaks).to(self._engine.device)
+        torch.distributed.all_reduce(vector)
+        found = vector.cpu().numpy()
+        self._clock.lap("control")
+        return _Update(float(found[0].sum()) / tokens, outcome.grad_norm, outcome.applied, self._cells.told(found))
 
-    def advance(self, batch: StepRows, tokens: int, rows: int, loss: float, applied: bool) -> None:
+    def advance(self, batch: StepRows, agreed: _Agreed, update: _Update) -> None:
         """Count the step; too many dropped updates in a row end the run."""
-        self.loss = loss
-        self.progress = self.progress.after(position=batch.batch.end, trained_tokens=tokens, rows=rows, applied=applied)
-        self._dropped = 0 if applied else self._dropped + 1
+        self.loss = update.loss
+        self.progress = self.progress.after(
+            position=batch.batch.end, trained_tokens=agreed.tokens, rows=agreed.rows, applied=update.applied
+        )
+        self._dropped = 0 if update.applied else self._dropped + 1
         if self._dropped >= self._settings.max_dropped_updates:
             raise GristmillError(
                 f"run {self._run!r}: {self._dropped} updates in a row were dropped up to step {self.progress.step}, "
-                f"the last with loss {loss}",
+                f"the last with loss {update.loss}",
                 mend="look at the rows of these steps; a lower peak_rate in a new run often helps",
             )
 
-    def record(self, metrics: dict[str, Any]) -> None:
-        """Keep a step's metrics, and show it now and then."""
+    def record(self, batch: StepRows, agreed: _Agreed, update: _Update, rate: float) -> dict[str, Any]:
+        """The step's metrics; rank 0 keeps them, and shows them now and then."""
+        positions, world = len(batch.batch.positions), self._engine.world_size
+        times = self._clock.end(batch.waited_s, agreed.waited)
+        shown = positions * self.plan.segments[batch.batch.segment].sequence_length
+        metrics = {
+            **self.progress.to_json(),
+            "loss": update.loss,
+            "grad_norm": update.grad_norm,
+            "learning_rate": rate,
+            "batch_tokens": agreed.tokens,
+            "applied": update.applied,
+            **update.by_cell,
+            **times,
+            **speed(self._model, shown, agreed.squared, times["seconds"], world, self._peak),
+            **memory(),
+        }
         if self._metrics is not None:
             self._metrics.add(metrics)
+            if self._board is not None:
+                self._board.add(metrics)
             if time.monotonic() - self._shown > self._settings.control_every_s:
                 self._shown = time.monotonic()
                 self._metrics.show({**metrics, "steps": self._source.batches.steps, "attempt": self._folder})
+        return metrics
+
+    def save_where_due(self) -> None:
+        """A checkpoint where the settings want one after this step: in the store, or else in the nodes' folders."""
+        step, s = self.progress.step, self._settings
+        if step % s.checkpoint_every_steps == 0 or self._is_milestone():
+            self.save()
+        elif s.local_every_steps and step % s.local_every_steps == 0:
+            self._save_locally()
 
     def save(self) -> None:
         """Metrics first, then the checkpoint that covers them; one is in flight at a time."""
-        began = time.perf_counter()
+        self._clock.lap("other")
         self._commit()
         if self._metrics is not None:
             self._metrics.flush()
-        self._in_flight = Save(
+        self._in_flight = _InFlight(self._begin_save(self._store), self._is_milestone())
+        self._saved = self.progress
+        if not self._settings.background_saves:
+            self._commit()
+        self._clock.lap("save_wait")
+
+    def _save_locally(self) -> None:
+        if self._local is None:
+            return
+        self._clock.lap("other")
+        self._commit_locally()
+        if self._metrics is not None:
+            self._metrics.flush()
+        self._local_in_flight = self._begin_save(self._local.store)
+        if not self._settings.background_saves:
+            self._commit_locally()
+        self._clock.lap("save_wait")
+
+    def _begin_save(self, store: Store) -> Save:
+        return Save(
             self._engine,
-            self._store,
+            store,
             self._run,
             self.progress,
             folder=self._folder,
@@ -266,40 +381,63 @@ class _Attempt:
             probe=self._probe,
             facts={**self._facts, "loss": self.loss, "voids": list(self._voids)},
         )
-        self._saved_step = self.progress.step
-        if not self._settings.background_saves:
-            self._commit()
-        self._stalled = time.perf_counter() - began
 
-    def take_stall(self) -> float:
-        """Seconds that training has waited for a checkpoint since the last step."""
-        stalled, self._stalled = self._stalled, 0.0
-        return stalled
+    def _is_milestone(self) -> bool:
+        s, before, now = self._settings, self._saved or Progress(), self.progress
+        return is_milestone(
+            (before.step, before.trained_tokens),
+            (now.step, now.trained_tokens),
+            every_steps=s.milestone_every_steps,
+            every_tokens=s.milestone_every_tokens,
+        )
 
     def commit_uploaded(self) -> None:
-        """Commit the checkpoint in flight where all ranks said that it is uploaded."""
+        """Commit what is in flight where all ranks said that it is uploaded."""
+        self._clock.lap("other")
         if self._are_uploaded:
             self._commit()
+        if self._are_local:
+            self._commit_locally()
+        self._clock.lap("save_wait")
 
     def _commit(self) -> None:
         if self._in_flight is None:
             return
-        self._in_flight.commit(self._writer)
+        self._in_flight.save.commit(self._writer, milestone=self._in_flight.milestone)
         self._in_flight, self._are_uploaded = None, False
-        if self._writer is not None:
+        if self._writer is not None and self._retention is not None:
             self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
+            self._retention.begin()
+
+    def _commit_locally(self) -> None:
+        """A local checkpoint that a rank could not write is left out: the store has the run's."""
+        if self._local_in_flight is None or self._local is None:
+            return
+        try:
+            self._local_in_flight.commit_beside()
+            self._local.remove_old()
+        except StoreError:
+            pass
+        self._local_in_flight, self._are_local = None, False
 
     def close(self) -> TrainingEnd:
         """Save what is not saved, and say in the chain how the attempt ended."""
         finished = self.progress.step == self._source.batches.steps
         if self._writer is not None and self._writer.log.refresh().revision != self._writer.revision:
             finished = False  # there is more to train, by a newer plan
-        if self._saved_step != self.progress.step:
+        if self._saved != self.progress:
             self.save()
         self._commit()
-        if self._writer is not None:
+        if self._local_in_flight is not None:
+            self._local_in_flight.wait()
+        if self._writer is not None and self._retention is not None:
             self._writer.add("finished" if finished else "stopped", {"loss": self.loss, **self.progress.to_json()})
+            self._retention.finish()
+        if self._board is not None:
+            self._board.close()
         torch.distributed.barrier()
+        if finished and self._local is not None:
+            self._local.clear()
         return TrainingEnd(progress=self.progress, loss=self.loss, finished=finished)
 
     def overtaken(self, order: int) -> ConflictError:
@@ -315,16 +453,93 @@ class _Attempt:
             mend="let the newer attempt train; nothing was lost",
         )
 
-    def _restore(self, entry: dict[str, Any]) -> None:
-        parent = _named(entry)
-        reader = CheckpointReader(self._store, parent["key"], parent["sha256"])
-        self.progress, self.loss = restore(self._engine, reader, self._probe), entry["loss"]
+    def _restore(self, state: RunState) -> None:
+        """Go on from the nearest checkpoint that is whole: of the nodes' folders, then of the store, newest first."""
+        if state.checkpoint is None and self._local is None:
+            return
+        self._know(state.checkpoint)
+        world = self._engine.world_size
+        for local in self._local.agreed(state, world_size=world) if self._local is not None else ():
+            if self._restore_locally(local):
+                return
+        failures: list[str] = []
+        for entry in reversed(state.kept):
+            reader, failure = self._filled(entry)
+            if _all(reader is not None) and reader is not None:
+                self._know(entry)
+                self._go_on(reader)
+                self._tell_of_damage(failures)
+                return
+            failures.append(f"step {entry['step']}: {failure or 'another rank could not read it'}")
+        if failures:
+            raise IntegrityError(
+                f"run {self._run!r} has no whole checkpoint: " + "; ".join(failures),
+                key=(state.checkpoint or {}).get("key"),
+                mend="put the objects back from a copy, or branch from a run that has them",
+            )
+
+    def _know(self, entry: dict[str, Any] | None) -> None:
+        """What the chain says of the checkpoint that is gone on from."""
+        if entry is not None:
+            self._facts["parent"] = _named(entry)
+            self._saved = Progress.from_json({f.name: entry[f.name] for f in fields(Progress)})
+
+    def _filled(self, entry: dict[str, Any]) -> tuple[CheckpointReader | None, str]:
+        """This rank's fragments from a checkpoint of the store, or why that failed."""
+        try:
+            reader = CheckpointReader(self._store, entry["key"], entry["sha256"])
+            fill(self._engine, reader)
+        except (IntegrityError, MissingObjectError) as error:
+            return None, str(error.args[0])
+        return reader, ""
+
+    def _restore_locally(self, local: LocalCheckpoint) -> bool:
+        """Whether every rank found all that it holds whole in its folder, and went on from there.  Collective.
+
+        Nothing is filled before all have read: where no checkpoint is left, the run begins with its first weights.
+        """
+        found = None
+        with contextlib.suppress(IntegrityError, StoreError):
+            reader = CheckpointReader(self._local.store, local.key, local.sha256, in_part=True)
+            found = reader, list(read_runs(self._engine, reader))
+        if not _all(found is not None) or found is None:
+            return False
+        fill(self._engine, *found)
+        self._go_on(found[0])
+        return True
+
+    def _go_on(self, reader: CheckpointReader) -> None:
+        self.progress, self.loss = prove(self._engine, reader, self._probe), reader.body["loss"]
         self._voids = list(reader.body.get("voids", ()))
-        self._facts["parent"], self._saved_step = parent, self.progress.step
+
+    def _tell_of_damage(self, failures: list[str]) -> None:
+        """Keep what was wrong with newer checkpoints: the run goes on, and a person should know."""
+        if failures and self._writer is not None:
+            note = {"error": "IntegrityError", "message": f"went on from step {self.progress.step}", "seen": failures}
+            self._store.put(f"runs/{self._run}/incidents/{self._folder}.json", json.dumps(note, indent=1).encode())
+
+
+class _InFlight(NamedTuple):
+    """A checkpoint on its way to the store."""
+
+    save: Save
+    milestone: bool
 
 
 def _named(checkpoint: dict[str, Any]) -> dict[str, Any]:
     return {name: checkpoint[name] for name in ("number", "key", "sha256")}
+
+
+def _all(holds: bool) -> bool:
+    """Whether it holds on every rank."""
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    vector = torch.tensor([int(holds)], device=device)
+    torch.distributed.all_reduce(vector, torch.distributed.ReduceOp.MIN)
+    return bool(vector.item())
+
+
+def _peak_of_this_gpu() -> float | None:
+    return peak_tflops_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
 
 
 def _share(numbers: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Metrics of a run: JSON lines in content-named parts, and one small live object for progress bars.
+"""Metrics of a run: JSON lines in content-named parts, one small live object for progress bars, TensorBoard by wish.
 
 A part is written before the checkpoint that covers its steps. An attempt that goes on from a checkpoint
 writes those steps again that the lost one had beyond it: readers take each step from the newest attempt.
@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from pipelines.datasets.store import Store
-from pipelines.errors import MissingObjectError
+from pipelines.errors import MissingObjectError, SetupError
 
 
 class MetricsWriter:
@@ -40,6 +40,37 @@ class MetricsWriter:
     def show(self, line: dict[str, Any]) -> None:
         """Overwrite the live object."""
         self._store.put(self._live, json.dumps(line).encode())
+
+
+class TensorBoardWriter:
+    """Event files of a run for TensorBoard, below a folder (or an s3:// address) of rank 0's machine."""
+
+    def __init__(self, folder: str, run: str, step: int) -> None:
+        """`step` is the one that is gone on from: TensorBoard drops what an attempt before had beyond it.
+
+        SetupError where there is no writer.
+        """
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise SetupError(
+                f"tensorboard is {folder!r}, and there is no writer of event files ({error})",
+                mend="pip install tensorboardX (it comes with 'gristmill[train]'), or leave the setting out",
+            ) from error
+        self._writer = SummaryWriter(f"{folder.rstrip('/')}/{run}", purge_step=step + 1, flush_secs=30)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Every number of a step's metrics; those by cell as NAME/CELL."""
+        for name, value in line.items():
+            if isinstance(value, dict):
+                for key, part in value.items():
+                    self._writer.add_scalar(f"{name}/{key}", part, line["step"])
+            elif isinstance(value, int | float) and name != "step":
+                self._writer.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Write what is held."""
+        self._writer.close()
 
 
 def read_metrics(store: Store, run: str) -> list[dict[str, Any]]:

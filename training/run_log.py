@@ -9,6 +9,7 @@ and written past. The state of a run is a fold over its entries.
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from pipelines.errors import ConfigError, ConflictError, InputError, IntegrityEr
 from training.data.plan import Plan, read_plan
 
 FORMAT = "gristmill.run/1"
-KINDS = ("plan", "attempt", "checkpoint", "finished", "stopped", "control")
+KINDS = ("plan", "attempt", "checkpoint", "retired", "finished", "stopped", "control")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,8 @@ class RunState:
     """What the entries up to `number` say; plan and recipe (model, schedule, optimizer) are the newest.
 
     `first_plan` and `first_recipe` are those that the run began with, `amended_from` the first position at which the
-    newest revision differs from the one before.
+    newest revision differs from the one before. `kept` are the committed checkpoints that were not retired, oldest
+    first, `checkpoint` the newest of them.
     """
 
     number: int = 0
@@ -42,6 +44,7 @@ class RunState:
     attempt: int = 0
     attempt_by: dict[str, Any] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
+    kept: tuple[dict[str, Any], ...] = ()
     finished: dict[str, Any] | None = None
     stop_requested: bool = False
 
@@ -64,7 +67,10 @@ def fold(state: RunState, number: int, entry: dict[str, Any]) -> RunState:
     if kind == "attempt":
         return replace(state, attempt=entry["attempt"], attempt_by=entry["by"], stop_requested=False)
     if kind == "checkpoint":
-        return replace(state, checkpoint={**entry, "number": number})
+        entry = {**entry, "number": number}
+        return replace(state, checkpoint=entry, kept=(*state.kept, entry))
+    if kind == "retired":
+        return replace(state, kept=tuple(c for c in state.kept if c["key"] not in entry["keys"]))
     if kind == "finished":
         return replace(state, finished=entry)
     if kind == "control" and entry.get("action") == "stop":
@@ -73,7 +79,7 @@ def fold(state: RunState, number: int, entry: dict[str, Any]) -> RunState:
 
 
 class RunLog:
-    """The chain of one run, as one process has read it."""
+    """The chain of one run, as one process has read it; its threads may read on and add."""
 
     def __init__(self, store: Store, name: str, *, clock: Callable[[], datetime] | None = None) -> None:
         """Reads what is there."""
@@ -81,14 +87,16 @@ class RunLog:
         self.store = store
         self._chain = Chain(store, f"runs/{name}/log")
         self._clock = clock or (lambda: datetime.now(UTC))
+        self._lock = threading.Lock()
         self.state = RunState()
         self.refresh()
 
     def refresh(self) -> RunState:
         """Read on."""
-        for number, entry in self._chain.entries(after=self.state.number):
-            self.state = fold(self.state, number, entry)
-        return self.state
+        with self._lock:
+            for number, entry in self._chain.entries(after=self.state.number):
+                self.state = fold(self.state, number, entry)
+            return self.state
 
     def state_at(self, number: int) -> RunState:
         """The state after entry `number`: what every rank of an attempt goes by, whatever was added since."""
@@ -106,9 +114,9 @@ class RunLog:
     def checkpoint_of(self, step: int | None) -> dict[str, Any]:
         """The entry of the checkpoint of a step, with its number; the newest where `step` is None.
 
-        InputError that names those there are.
+        InputError that names those there are; one that was retired is none.
         """
-        found = {entry["step"]: {**entry, "number": number} for number, entry in self.entries("checkpoint")}
+        found = {entry["step"]: entry for entry in self.state.kept}
         if step is None and self.state.checkpoint is not None:
             return self.state.checkpoint
         if step not in found:
@@ -198,12 +206,31 @@ class RunLog:
         return found
 
     def _try(self, kind: str, entry: dict[str, Any]) -> bool:
-        number = self.state.number + 1
-        body = {"format": FORMAT, "kind": kind, "at": self._clock().isoformat(timespec="seconds"), **entry}
-        if not self._chain.append(number, body, uuid.uuid4().hex):
-            return False
-        self.state = fold(self.state, number, self._chain.read(number))
-        return True
+        with self._lock:
+            number = self.state.number + 1
+            body = {"format": FORMAT, "kind": kind, "at": self._clock().isoformat(timespec="seconds"), **entry}
+            if not self._chain.append(number, body, uuid.uuid4().hex):
+                return False
+            self.state = fold(self.state, number, self._chain.read(number))
+            return True
+
+
+def begin_branch(
+    parent: RunLog, name: str, plan: Plan, recipe: dict[str, Any], checkpoint: dict[str, Any], note: dict[str, Any]
+) -> RunLog:
+    """Run `name`, which goes on from a checkpoint of `parent`; `note` says which, and what was asked.
+
+    ConflictError where the name is taken, or the parent gave the checkpoint up at this moment.
+    """
+    log = RunLog(parent.store, name)
+    place = ("number", "format", "kind", "at", "attempt")  # in the parent's chain
+    log.begin_branch(plan, recipe, {key: value for key, value in checkpoint.items() if key not in place}, note)
+    if checkpoint["key"] not in {kept["key"] for kept in parent.refresh().kept}:
+        raise ConflictError(
+            f"run {parent.name!r} gave up its checkpoint of step {checkpoint['step']} at this moment",
+            mend="branch from a newer one, under another name",
+        )
+    return log
 
 
 class Attempt:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import torch
 from pipelines.datasets.store import Store
 from pipelines.errors import InputError, IntegrityError
 from training.checkpoint.reader import CheckpointReader
-from training.model.decoder import Decoder, ModelConfig, initialise
-from training.model.llama import load_llama, read_llama
+from training.model.decoder import ModelConfig, draw, parameter_shapes
+from training.model.llama import llama_weights, read_llama
 from training.run_log import RunLog
 
 
@@ -37,11 +38,13 @@ def find_start(store: Store, init: str) -> tuple[dict[str, Any], ModelConfig]:
     return {"folder": str(folder), "sha256": _folder_sha256(folder)}, config
 
 
-def first_weights(store: Store, model: Decoder, seed: int, start: dict[str, Any] | None) -> Decoder:
-    """The model with the weights that a run begins with.  IntegrityError where they are not those that were pinned."""
-    initialise(model, seed)
+def first_weights(
+    store: Store, model: ModelConfig, seed: int, start: dict[str, Any] | None
+) -> Callable[[str], torch.Tensor]:
+    """What a run begins with: float32 weights by a parameter's name.  IntegrityError where others were pinned."""
     if start is None:
-        return model
+        shapes = parameter_shapes(model)
+        return lambda name: draw(model, name, shapes[name], seed)
     if "folder" in start:
         if not Path(start["folder"]).is_dir():
             raise InputError(
@@ -50,12 +53,9 @@ def first_weights(store: Store, model: Decoder, seed: int, start: dict[str, Any]
             )
         if (found := _folder_sha256(Path(start["folder"]))) != start["sha256"]:
             raise IntegrityError(f"{start['folder']} has sha256 {found[:12]}, the run pins {start['sha256'][:12]}")
-        return load_llama(model, Path(start["folder"]))
+        return llama_weights(model, Path(start["folder"]))
     reader = CheckpointReader(store, start["key"], start["sha256"])
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(torch.from_numpy(reader.parameter(name).copy()))
-    return model
+    return lambda name: torch.from_numpy(reader.parameter(name))
 
 
 def _folder_sha256(folder: Path) -> str:

@@ -15,7 +15,7 @@ from jobs.runtime.catalog import JOBS
 from jobs.runtime.config import parse_set, read_config_file
 from jobs.runtime.context import Context
 from jobs.runtime.progress import progress_for
-from jobs.runtime.recipe import Outcome, Step, read_recipe, run_steps, select_steps
+from jobs.runtime.recipe import Outcome, Step, config_of, read_recipe, run_steps, select_steps
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError
 
@@ -38,7 +38,7 @@ from pipelines.errors import ConfigError
     help="For a store without create-only puts: you promise to run one job at a time.",
 )
 @click.option("--log-json", is_flag=True, help="Log to stderr as JSON lines.")
-@click.option("--dry-run", is_flag=True, help="Print the jobs and settings; do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print jobs, settings, plan of training; do nothing.")
 @with_json
 def command(
     what: str,
@@ -72,8 +72,7 @@ def command(
     location = find_root(root)
     progress = progress_for(sys.stderr, as_json=log_json)
     if dry_run:
-        for step in steps:
-            progress.say(f"{step.job}: { ({**step.settings, **overrides.get(step.job, {})}) }")
+        _dry_run(steps, overrides, Context(store=open_store(location), progress=progress), as_json=as_json)
         return
     context = Context(
         store=open_store(location),
@@ -98,6 +97,32 @@ def command(
 
         show_summary(context.store, outcomes, seconds)
         _remember_root(location)
+
+
+def _dry_run(steps: list[Step], overrides: dict[str, Any], context: Context, *, as_json: bool) -> None:
+    """The jobs and their settings; of a training, what its plan would take."""
+    from cluster.cli.plan import show_plan
+    from jobs.runtime.cost import Request, plan_job
+
+    told = []
+    try:
+        for step in steps:
+            config = config_of(step, overrides.get(step.job, {}))
+            settings = {**step.settings, **overrides.get(step.job, {})}
+            told.append({"job": step.job, "settings": settings})
+            if not as_json:
+                click.echo(f"{step.job}: {settings}")
+            if step.job == "pretrain":
+                gpus = config.num_workers if config.use_gpu else None
+                plan = plan_job(step.job, config, context, Request(gpus=gpus))
+                told[-1]["plan"] = plan.body()
+                if not as_json:
+                    show_plan(plan)
+                    click.echo()
+    finally:
+        context.close()
+    if as_json:
+        print_json({"jobs": told})
 
 
 def _remember_root(location: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ def show(name: str, root: str | None, as_json: bool) -> None:
         return
     summary = run_summary(store, name)
     click.echo(f"{name}: {summary['state']}, attempt {summary['attempt']}   root: {store.location}")
+    for incident in store.list(f"runs/{name}/incidents/"):
+        told = json.loads(store.get(incident.key))
+        click.echo(f"  incident {visible(incident.key.rpartition('/')[2])}: {visible(told['message'])}")
+        for line in told.get("seen", ()):
+            click.echo(f"    {visible(line)}")
     for number, entry in entries:
         click.echo(f"  {number:>4}  {entry.get('at', '')}  {entry['kind']}  {visible(_tell(entry))}")
 
@@ -97,8 +103,11 @@ def _tell(entry: dict[str, Any]) -> str:
         return f"revision {entry['revision']}{since}, sha256 {entry['sha256'][:12]}{change}"
     if kind == "control":
         return str(entry.get("action"))
+    if kind == "retired":
+        return "steps " + ", ".join(map(str, entry["steps"]))
     shown = {k: v for k, v in entry.items() if isinstance(v, int | float | str) and k in ("step", "position", "loss")}
-    return ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    told = ", ".join(f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v}" for k, v in shown.items())
+    return f"{told}, milestone" if entry.get("milestone") else told
 
 
 @command.command()

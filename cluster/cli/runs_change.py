@@ -17,6 +17,12 @@ _CONFIG = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML: weights, tokens, steps, ...",
 )
+_MIXTURE = click.option(
+    "--mixture",
+    multiple=True,
+    metavar="CELL=WEIGHT",
+    help="The weight of a cell; those not named leave the mixture.  A pattern such as 'en.*=3' is of all it matches.",
+)
 _SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="One setting of the change.")
 
 
@@ -25,6 +31,7 @@ _SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="O
 @click.option("--from-position", type=int, help="The first position of the change, a batch's end.")
 @click.option("--from-step", type=int, help="The same by steps: the change begins after so many.")
 @_CONFIG
+@_MIXTURE
 @_SET
 @click.option("--dry-run", is_flag=True, help="Show what would change; write nothing.")
 @with_root
@@ -34,6 +41,7 @@ def amend(
     from_position: int | None,
     from_step: int | None,
     file: Path | None,
+    mixture: tuple[str, ...],
     sets: tuple[str, ...],
     dry_run: bool,
     root: str | None,
@@ -48,7 +56,7 @@ def amend(
 
     store = open_root(root)
     log = _log(store, name)
-    asked = _amendment(file, sets)
+    asked = _amendment(file, mixture, sets)
     position = _position(log.state, from_position, from_step)
     made = amended(store, log.state, asked, position)
     reached = (log.state.checkpoint or {}).get("position", 0)
@@ -75,6 +83,7 @@ def amend(
 @click.option("--name", "new", required=True, help="Name of the new run.")
 @click.option("--control", is_flag=True, help="Change nothing: what the other branches are held against.")
 @_CONFIG
+@_MIXTURE
 @_SET
 @click.option("--dry-run", is_flag=True, help="Show what would be trained; write nothing.")
 @with_root
@@ -84,6 +93,7 @@ def branch(
     new: str,
     control: bool,
     file: Path | None,
+    mixture: tuple[str, ...],
     sets: tuple[str, ...],
     dry_run: bool,
     root: str | None,
@@ -94,7 +104,7 @@ def branch(
     The run itself is left alone; both share the checkpoint and the rows before it.
     """
     from training.amend import Amendment, amended, as_note
-    from training.run_log import RunLog
+    from training.run_log import begin_branch
 
     store = open_root(root)
     name, _, step = what.partition("@")
@@ -102,14 +112,13 @@ def branch(
     if step and not step.isdigit():
         raise ConfigError(f"{what}: the step is a number", mend=f"for example {name}@100")
     checkpoint = log.checkpoint_of(int(step) if step else None)
-    asked = Amendment() if control and not file and not sets else _amendment(file, sets)
-    if control and (file or sets):
-        raise ConfigError("--control changes nothing", mend="leave out --control, or --config and --set")
+    if control and (file or mixture or sets):
+        raise ConfigError("--control changes nothing", mend="leave out --control, or the change")
+    asked = Amendment() if control else _amendment(file, mixture, sets)
     made = amended(store, log.state_at(checkpoint["number"]), asked, checkpoint["position"])
     note = {"run": name, "step": checkpoint["step"], "checkpoint": checkpoint["key"], "change": as_note(asked)}
     if not dry_run:
-        entry = {key: value for key, value in checkpoint.items() if key not in _CHAIN_FIELDS}
-        RunLog(store, new).begin_branch(made.plan, made.recipe, entry, note)
+        begin_branch(log, new, made.plan, made.recipe, checkpoint, note)
     if as_json:
         print_json({"run": new, "branched_from": note, "dry_run": dry_run, **made.report})
         return
@@ -120,9 +129,6 @@ def branch(
         else f"{new} begins at step {checkpoint['step']} of {name}\n"
         f"`gristmill run pretrain --set run={new} --set planned=true` trains it"
     )
-
-
-_CHAIN_FIELDS = ("number", "format", "kind", "at", "attempt")
 
 
 @click.command()
@@ -155,6 +161,7 @@ def compare(left: str, right: str, rows: int, root: str | None, as_json: bool) -
         "same_rows_up_to_step": same[-1] if same else None,
         "mean_loss_of_the_last_tenth": [round(mean, 5) for mean in means],
         "difference": round(means[1] - means[0], 5),
+        "loss_by_cell": _by_cell(*([run[s] for s in late] for run in both)),
     }
     chosen = sorted({steps[i * (len(steps) - 1) // max(1, rows - 1)] for i in range(min(rows, len(steps)))})
     table = [[s, both[0][s]["loss"], both[1][s]["loss"]] for s in chosen]
@@ -163,8 +170,24 @@ def compare(left: str, right: str, rows: int, root: str | None, as_json: bool) -
         return
     shown = [[s, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}"] for s, a, b in table]
     print_table(["step", left, right, "difference"], shown)
+    if cells := told["loss_by_cell"]:
+        table = [[cell, f"{a:.4f}", f"{b:.4f}", f"{b - a:+.4f}"] for cell, (a, b) in cells.items()]
+        print_table(["cell, last tenth", left, right, "difference"], table)
     click.echo(f"the last {len(late)} common steps: {means[0]:.4f} and {means[1]:.4f}, {means[1] - means[0]:+.4f}")
     click.echo(f"the same rows up to step {same[-1]}" if same else "no step has the same rows")
+
+
+def _by_cell(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Mean loss of a label of each cell that both read in these steps."""
+    means = []
+    for steps in (left, right):
+        sums: dict[str, list[float]] = {}
+        for step in steps:
+            for cell, labels in step.get("tokens_by_cell", {}).items():
+                loss, seen = sums.get(cell, (0.0, 0))
+                sums[cell] = [loss + step["loss_by_cell"][cell] * labels, seen + labels]
+        means.append({cell: loss / labels for cell, (loss, labels) in sums.items()})
+    return {cell: [round(mean[cell], 5) for mean in means] for cell in sorted(means[0].keys() & means[1].keys())}
 
 
 def _range(steps: dict[int, Any]) -> str:
@@ -180,14 +203,25 @@ def _log(store: Store, name: str) -> Any:
     return log
 
 
-def _amendment(file: Path | None, sets: tuple[str, ...]) -> Any:
+def _amendment(file: Path | None, mixture: tuple[str, ...], sets: tuple[str, ...]) -> Any:
     from jobs.runtime.config import parse_config, parse_set, read_config_file
     from training.amend import Amendment
 
-    sources = [*([read_config_file(file)] if file else []), *(parse_set(text) for text in sets)]
+    sources = [read_config_file(file)] if file else []
+    if mixture:
+        sources.append(("--mixture", {"weights": dict(_weight(text) for text in mixture)}))
+    sources += [parse_set(text) for text in sets]
     if not sources:
-        raise ConfigError("no change is given", mend="--config FILE or --set KEY=VALUE, e.g. --set steps=2000")
+        raise ConfigError("no change is given", mend="--config FILE, --mixture CELL=WEIGHT or --set steps=2000")
     return parse_config(Amendment, sources)[0]
+
+
+def _weight(text: str) -> tuple[str, float]:
+    cell, _, weight = text.rpartition("=")
+    try:
+        return cell, float(weight)
+    except ValueError:
+        raise ConfigError(f"--mixture {text!r} is not CELL=WEIGHT", mend="for example --mixture en.web=3") from None
 
 
 def _position(state: Any, position: int | None, step: int | None) -> int:
@@ -219,6 +253,9 @@ def _show(report: dict[str, Any]) -> None:
         ["cell", "share", "then", "laps seen", "laps at end"],
         [[c["cell"], c["share_before"], c["share_after"], c["laps_seen"], c["laps_at_end"]] for c in report["cells"]],
     )
+    for cell in report["cells"]:
+        if cell["tokens_left"]:
+            click.echo(f"{cell['cell']}: {cell['tokens_left']} tokens of max_laps are left over")
     for dataset, share in report["seen_documents"].items():
         seen = "nothing of it was read before" if share is None else f"{share:.1%} of its documents were seen before"
         click.echo(f"{dataset}: {seen}")

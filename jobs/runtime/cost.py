@@ -29,6 +29,10 @@ class Request:
 
     fraction: float = 0.01
     cores: int = 1
+    gpus: int | None = None
+    gpu: str | None = None
+    gpus_per_node: int = 8
+    gpu_dollars: float | None = None  # an hour
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +46,13 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The cost of a job: figures by name, in the order in which they are shown."""
+    """The cost of a job: figures by name, in the order in which they are shown; tables of rows with equal keys."""
 
     job: str
     sample: dict[str, Any]
     figures: dict[str, Figure]
     notes: list[str] = field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from jobs.runtime.catalog import check_job, load_job
 from jobs.runtime.config import parse_config
@@ -75,6 +75,18 @@ def select_steps(steps: Sequence[Step], *, first: str | None, last: str | None, 
     return list(steps[start:end])
 
 
+def config_of(step: Step, overrides: Mapping[str, Any]) -> Any:
+    """The job's config: the recipe's settings, then those of the command line.
+
+    A mapping such as the weights of a mixture is one setting: the command line's takes the place of the recipe's.
+    """
+    kind = load_job(step.job).Config
+    whole = {name for name, hint in get_type_hints(kind).items() if get_origin(hint) is dict}
+    settings = {name: value for name, value in step.settings.items() if name not in whole or name not in overrides}
+    sources = [("recipe", settings), ("command line", overrides)]
+    return parse_config(kind, [source for source in sources if source[1]])[0]
+
+
 def run_steps(
     context: Context,
     steps: Sequence[Step],
@@ -83,13 +95,15 @@ def run_steps(
     engine: str | None = None,
     report: Callable[[Step], None] = lambda _step: None,
 ) -> list[Outcome]:
-    """Run in order; what a step commits is pinned for the steps after it."""
+    """Run in order; what a step commits is pinned for the steps after it.
+
+    All settings are read before the first job begins: a fault in those of the last must not cost the others' hours.
+    """
+    configs = [config_of(step, overrides.get(step.job, {})) for step in steps]
     context.prepare()
     outcomes = []
-    for step in steps:
+    for step, config in zip(steps, configs, strict=True):
         module = load_job(step.job)
-        sources = [("recipe", step.settings), ("command line", overrides.get(step.job, {}))]
-        config, _ = parse_config(module.Config, [s for s in sources if s[1]])
         wanted = engine or module.ENGINE
         if wanted not in ("process", context.engine_open):
             context.close_engines()  # two engines at once do not fit a small machine

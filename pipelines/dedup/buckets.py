@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store
 from pipelines.dedup.marks import read_marks
 from pipelines.dedup.signed import EXACT, fixed_numbers
@@ -45,7 +45,7 @@ def band_rows(
 
 
 def _rows(store: Store, part: dict[str, Any], column: str, copies: str | None, apart: bool) -> np.ndarray:
-    table = read_parquet(store.get(part["signatures"]), [column, "place", "tie"])
+    table = read_columns(store, part["signatures"], [column, "place", "tie"])
     digests, wanted = fixed_numbers(table[column], np.int64)
     if copies is not None:
         wanted = wanted & ~read_marks(store, copies, part["first_node"], part["first_node"] + part["rows"])

@@ -1,6 +1,7 @@
 """Rows of documents that occur in edges, read once a part and laid down so that any of them is a ranged read away.
 
-A gathered object holds, little-endian: the number of rows, the nodes, the end of each value, the values.
+Of a part only the column and the row groups that hold a wanted row are fetched. A gathered object holds, little-endian:
+the number of rows, the nodes, the end of each value, the values.
 """
 
 from __future__ import annotations
@@ -8,33 +9,30 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from pipelines.datasets.ranged import RangedParquet
 from pipelines.datasets.store import Store
 from pipelines.errors import IntegrityError
 
 _GAP = 64 * 1024  # values nearer than this are read in one range
 
 
-def gather(body: bytes, column: str, first_node: int, nodes: np.ndarray) -> bytes:
-    """The object of these nodes, which rise, of a Parquet part that starts at `first_node`.
-
-    Only row groups that hold one of them are decoded.
-    """
-    file = pq.ParquetFile(pa.BufferReader(body), page_checksum_verification=True)
+def gather(store: Store, key: str, column: str, first_node: int, nodes: np.ndarray) -> bytes:
+    """The object of these nodes, which rise, of a Parquet part that starts at `first_node`."""
+    part = RangedParquet(store, key)
     rows = nodes - first_node
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    ends = np.cumsum(np.array(sizes, np.int64))
+    sizes = np.array(part.group_rows, np.int64)
+    ends = np.cumsum(sizes)
+    group = np.searchsorted(ends, rows, side="right")
+    if len(rows) and group[-1] >= len(ends):
+        raise IntegrityError(f"{key} has fewer rows than its part list says", key=key)
     pieces = []
-    for group, end in enumerate(ends.tolist()):
-        inside = rows[(rows < end) & (rows >= end - sizes[group])] - (end - sizes[group])
-        if len(inside):
-            pieces.append(file.read_row_group(group, columns=[column])[column].take(pa.array(inside)))
+    for number in np.unique(group).tolist():
+        inside = rows[group == number] - (ends[number] - sizes[number])
+        pieces.append(part.read([column], [number])[column].take(pa.array(inside)))
     values = pa.chunked_array(pieces).combine_chunks() if pieces else pa.array([], pa.binary())
     values = values.cast(pa.binary()).cast(pa.large_binary())
     lengths = np.asarray(pc.fill_null(pc.binary_length(values), 0), np.int64)
-    if len(lengths) != len(nodes):
-        raise IntegrityError("a part has fewer rows than its part list says")
     values = pc.fill_null(values, b"")
     offsets = np.frombuffer(values.buffers()[1], np.int64)[values.offset :]
     data = values.buffers()[2]

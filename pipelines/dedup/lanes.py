@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-PERMUTATIONS = 32  # at a time: four registers of 8 lanes for each of minima, multipliers and addends
+MULTIPLIERS = 16  # at a time: with what is found of them in ORDERS they fill the registers of a machine that has 16
+ORDERS = 4
 LETTERS = 32  # at a time; a text's buffers hold so many more
 _LANES = 8
 
@@ -42,34 +43,51 @@ def _broadcast(builder: Any, value: Any, width: int, lane: int = 0) -> Any:
 
 
 @intrinsic
-def minima_of_block(_typing: Any, narrow: Any, count: Any, multipliers: Any, addends: Any, out: Any, at: Any) -> Any:
-    """out[at : at + PERMUTATIONS] = min over j < count of narrow[j] * multipliers + addends (uint32, count >= 1)."""
+def minima_of_block(
+    _typing: Any, narrow: Any, count: Any, multipliers: Any, addends: Any, out: Any, at: Any, apart: Any
+) -> Any:
+    """Minima in four orders, over j < count (1 or more), of y = narrow[j] * multipliers + addends (uint32).
+
+    For the MULTIPLIERS from `at` on, and so many values of `out` from `at` + k * `apart` on: those of y, of its
+    complement, of y with its halves changed about, of the complement of that.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
         hashes, factors, terms, target = (_data(context, builder, kinds[i], arguments[i]) for i in (0, 2, 3, 4))
-        count, at = arguments[1], arguments[5]
-        vector = ir.VectorType(_I32, PERMUTATIONS)
-        factor, term = (_load(builder, data, at, PERMUTATIONS) for data in (factors, terms))
+        count, at, apart = arguments[1], arguments[5], arguments[6]
+        vector, halves = ir.VectorType(_I32, MULTIPLIERS), ir.VectorType(ir.IntType(16), 2 * MULTIPLIERS)
+        ones = ir.Constant(vector, [0xFFFFFFFF] * MULTIPLIERS)
+        about = ir.Constant(ir.VectorType(_I32, 2 * MULTIPLIERS), [place ^ 1 for place in range(2 * MULTIPLIERS)])
+        factor, term = (_load(builder, data, at, MULTIPLIERS) for data in (factors, terms))
         before = builder.basic_block
         loop, after = builder.append_basic_block("minima"), builder.append_basic_block("minima.end")
         builder.branch(loop)
         builder.position_at_end(loop)
-        j, low = builder.phi(_I64), builder.phi(vector)
-        shingle = _broadcast(builder, builder.load(builder.gep(hashes, [j])), PERMUTATIONS)
+        j = builder.phi(_I64)
+        ends = [builder.phi(vector) for _ in range(ORDERS)]  # least and greatest: a complement's least is a greatest's
+        shingle = _broadcast(builder, builder.load(builder.gep(hashes, [j])), MULTIPLIERS)
         value = builder.add(builder.mul(factor, shingle), term)
-        lower = builder.select(builder.icmp_unsigned("<", value, low), value, low)
+        cut = builder.bitcast(value, halves)
+        turned = builder.bitcast(builder.shuffle_vector(cut, cut, about), vector)
         following = builder.add(j, ir.Constant(_I64, 1))
         j.add_incoming(ir.Constant(_I64, 0), before)
         j.add_incoming(following, loop)
-        low.add_incoming(ir.Constant(vector, [0xFFFFFFFF] * PERMUTATIONS), before)
-        low.add_incoming(lower, loop)
+        found = []
+        for order, end in enumerate(ends):
+            mine, beats = (value, turned)[order // 2], "<>"[order % 2]
+            found.append(builder.select(builder.icmp_unsigned(beats, mine, end), mine, end))
+            end.add_incoming(ir.Constant(vector, None) if order % 2 else ones, before)
+            end.add_incoming(found[-1], loop)
         builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
         builder.position_at_end(after)
-        builder.store(lower, _vector_at(builder, target, at, PERMUTATIONS)).align = 4
+        for order, end in enumerate(found):
+            place = builder.add(at, builder.mul(apart, ir.Constant(_I64, order)))
+            least = builder.xor(end, ones) if order % 2 else end
+            builder.store(least, _vector_at(builder, target, place, MULTIPLIERS)).align = 4
         return context.get_dummy_value()
 
-    return types.void(narrow, count, multipliers, addends, out, at), generate
+    return types.void(narrow, count, multipliers, addends, out, at, apart), generate
 
 
 @intrinsic

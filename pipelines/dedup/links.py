@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store
 from pipelines.dedup.nodes import owners
 from pipelines.dedup.rounds import UNLIKE
@@ -117,7 +118,7 @@ def earlier_states(store: Store, earlier: Sequence[dict[str, Any]], count: int) 
     """(count,) uint8 `dedup.state` of all documents; 0 for those that are not decided yet."""
     states = np.zeros(count, np.uint8)
     for row in earlier:
-        found = read_parquet(store.get(row["annotations"]), ["dedup.state"])["dedup.state"].fill_null(0).to_numpy()
+        found = read_columns(store, row["annotations"], ["dedup.state"])["dedup.state"].fill_null(0).to_numpy()
         if len(found) != row["rows"]:
             raise IntegrityError(f"{row['annotations']} has {len(found)} rows, its documents {row['rows']}")
         states[row["first_node"] : row["first_node"] + row["rows"]] = found

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.datasets.dataset import read_parquet
 from pipelines.datasets.manifest import first_sha256
+from pipelines.datasets.parts import read_parquet
+from pipelines.datasets.ranged import read_columns
 from pipelines.datasets.store import Store
 
 PARTS = pa.schema(
@@ -81,7 +82,7 @@ def read_ids(store: Store, parts: pa.Table, nodes: np.ndarray) -> pa.Array:
     owner = owners(parts, nodes)
     tables = [pa.array([], pa.string())]
     for number in np.unique(owner).tolist():
-        table = read_parquet(store.get(parts["signatures"][number].as_py()), ["id"])
+        table = read_columns(store, parts["signatures"][number].as_py(), ["id"])
         tables += table["id"].take(pa.array(nodes[owner == number] - firsts[number])).chunks
     return pa.concat_arrays(tables)
 

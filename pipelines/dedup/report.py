@@ -10,18 +10,14 @@ import html
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipelines.datasets import Dataset, open_dataset
+from pipelines.datasets.ranged import RangedParquet
 from pipelines.datasets.store import Store
 from pipelines.dedup.urls import CAPTURE
 from pipelines.errors import InputError
 
 CLUSTERS = 10
 CHARACTERS = 200
-_FOOTER = 256 * 1024
 _COLUMNS = ("id", "url", "domain", "text")
 _COUNTS = (
     ("urls", "captures that left for another one of their URL"),
@@ -35,33 +31,14 @@ _COUNTS = (
 )
 
 
-def read_row(store: Store, key: str, size_bytes: int, row: int, columns: Sequence[str]) -> dict[str, Any]:
-    """One row of a Parquet object by ranged reads: its footer, and these columns of the row's group."""
-    body = np.zeros(size_bytes, np.uint8)  # pages that nothing is written to take no memory
-
-    def fetch(first: int, end: int) -> None:
-        body[first:end] = np.frombuffer(store.get_ranges(key, [(first, end)])[0], np.uint8)
-
-    tail = max(0, size_bytes - _FOOTER)
-    fetch(tail, size_bytes)
-    footer = size_bytes - 8 - int.from_bytes(body[-8:-4].tobytes(), "little")
-    if footer < tail:
-        fetch(max(0, footer), tail)
-    metadata = pq.read_metadata(pa.BufferReader(pa.py_buffer(body)))
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        if row < group.num_rows:
-            break
-        row -= group.num_rows
-    else:
-        raise InputError(f"{key} has no such row", mend="look at the report of the latest version")
-    for at in range(group.num_columns):
-        chunk = group.column(at)
-        if chunk.path_in_schema.partition(".")[0] in columns:
-            starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-            fetch(min(starts), min(starts) + chunk.total_compressed_size)
-    file = pq.ParquetFile(pa.BufferReader(pa.py_buffer(body)), page_checksum_verification=True)
-    return file.read_row_group(number, columns=list(columns)).slice(row, 1).to_pylist()[0]
+def read_row(store: Store, key: str, row: int, columns: Sequence[str]) -> dict[str, Any]:
+    """One row of a Parquet object: its footer, and these columns of the row's group, by ranged reads."""
+    part = RangedParquet(store, key)
+    for number, rows in enumerate(part.group_rows):
+        if row < rows:
+            return part.read(columns, [number]).slice(row, 1).to_pylist()[0]
+        row -= rows
+    raise InputError(f"{key} has no such row", mend="look at the report of the latest version")
 
 
 def state_words(state: int) -> str:
@@ -107,7 +84,7 @@ def dedup_page(dedup: Dataset, *, clusters: int = CLUSTERS) -> dict[str, Any]:
 
 def _sample(store: Store, parts: dict[tuple[str, str], dict[str, Any]], name: str, unit: str, row: int) -> dict:
     part = parts.get((name, unit))
-    found = read_row(store, part["key"], part["bytes"], row, _COLUMNS) if part else dict.fromkeys(_COLUMNS)
+    found = read_row(store, part["key"], row, _COLUMNS) if part else dict.fromkeys(_COLUMNS)
     return found | {"text": (found["text"] or "")[:CHARACTERS]}
 
 

@@ -3,8 +3,13 @@
 Shingles are 5 characters where the document is written without spaces (see `normalize`: unspaced scripts make up a
 quarter of its letters) and 5 words elsewhere; a document is one or the other as a whole, so a mixed one has shingles
 throughout, and a copy of it the same ones. One kernel goes from bytes to band digests, sketch and normal form: no
-Python object a shingle. Permutations run outside, 32 at a time, and shingles inside, so that the running minima stay in
+Python object a shingle. Multipliers run outside, 16 at a time, and shingles inside, so that the running minima stay in
 registers (`lanes`); shingle hashes are independent multiply-adds, not a rolling polynomial, so that they vectorise.
+
+The product is what costs, so each multiplier serves four permutations: y = a x + b, its complement, y with its halves
+changed about, and the complement of that. The least in one order and the least in its complement are two shingles, and
+the halves of a mixed hash know nothing of each other, so the estimate spreads no more than with products of their own
+(measured: `tests.benchmarks.signatures`). No two minima of one multiplier are in one band.
 32-bit arithmetic is cast at every step: numba promotes uint32 * uint32 to uint64, and the minimum of
 unwrapped products is no permutation.
 """
@@ -20,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.dedup.bands import BandPlan
-from pipelines.dedup.lanes import LETTERS, PERMUTATIONS, lowest_bit, minima_of_block, running_sums
+from pipelines.dedup.lanes import LETTERS, MULTIPLIERS, ORDERS, lowest_bit, minima_of_block, running_sums
 from pipelines.dedup.normalize import encode, fold_raw, fold_table, normal_forms, tighten, utf8_of
 from pipelines.kernels import kernel
 
@@ -58,8 +63,12 @@ def _drawn(seed: int, count: int) -> list[int]:
 
 @cache
 def permutations(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Odd multipliers and addends of `count` permutations of the 32-bit integers (SplitMix64, fixed seed)."""
-    values = np.array([z >> 32 for z in _drawn(_SEED, 2 * count)], np.uint32)
+    """Odd multipliers and addends of `count` permutations of the 32-bit integers (SplitMix64, fixed seed).
+
+    A quarter as many, since each serves ORDERS of them, and up to a multiple of MULTIPLIERS.
+    """
+    quarter = -(-count // ORDERS)
+    values = np.array([z >> 32 for z in _drawn(_SEED, 2 * -(-quarter // MULTIPLIERS) * MULTIPLIERS)], np.uint32)
     return values[0::2] | np.uint32(1), values[1::2].copy()
 
 
@@ -194,16 +203,13 @@ def _narrow_hashes(units, count, out):
 
 
 @kernel
-def _minhash(narrow, count, multipliers, addends, signature):
-    """Minima over narrow[:count]; count is 1 or more."""
-    whole = len(multipliers) // PERMUTATIONS * PERMUTATIONS
-    for p in range(0, whole, PERMUTATIONS):
-        minima_of_block(narrow, count, multipliers, addends, signature, p)
-    for p in range(whole, len(multipliers)):
-        low = np.uint32(0xFFFFFFFF)
-        for j in range(count):
-            low = min(low, np.uint32(np.uint32(multipliers[p] * narrow[j]) + addends[p]))
-        signature[p] = low
+def _minhash(narrow, count, multipliers, addends, quarter, signature):
+    """Minima over narrow[:count], ORDERS of `quarter` each; count is 1 or more.
+
+    `signature` must hold MULTIPLIERS more than those: the last block of an order runs into the next, which comes later.
+    """
+    for at in range(len(multipliers) - MULTIPLIERS, -1, -MULTIPLIERS):
+        minima_of_block(narrow, count, multipliers, addends, signature, at, quarter)
 
 
 @kernel
@@ -220,8 +226,9 @@ def _band_digests(signature, rows, out):
 
 @kernel
 def _sign(
-    utf8, offsets, table, powers, inverses, multipliers, addends, rows, bands, sketches, minima, counts, form, form_ends
-):
+    utf8, offsets, table, powers, inverses, multipliers, addends, permutations, rows,
+    bands, sketches, minima, counts, form, form_ends,
+):  # fmt: skip
     """All of `sign`; empty `bands`, `minima` or `form_ends` are not wanted."""
     longest = 0
     for d in range(len(offsets) - 1):
@@ -231,7 +238,8 @@ def _sign(
     gaps = np.empty(longest // LETTERS + 1, np.uint32)
     units = np.empty(longest + 1, np.uint32)
     narrow = np.empty(longest + 1, np.uint32)
-    signature = np.empty(len(multipliers), np.uint32)
+    quarter = (permutations + ORDERS - 1) // ORDERS
+    signature = np.empty(ORDERS * quarter + MULTIPLIERS, np.uint32)
     k = 0
     for d in range(len(offsets) - 1):
         length, unspaced = fold_raw(utf8, offsets[d], offsets[d + 1], table, codes)
@@ -247,13 +255,13 @@ def _sign(
         counts[d] = count
         if count == 0:
             continue
-        _minhash(narrow, count, multipliers, addends, signature)
+        _minhash(narrow, count, multipliers, addends, quarter, signature)
         if len(bands) > 0:
             _band_digests(signature, rows, bands[d])
-            for p in range(len(signature)):
+            for p in range(permutations):
                 sketches[d, p] = np.uint32(signature[p] * _SKETCH_MIX) >> np.uint32(24)
         if len(minima) > 0:
-            minima[d] = signature
+            minima[d] = signature[:permutations]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,8 +309,8 @@ def _run(
     counts = np.zeros(n, np.int64)
     ends = np.zeros(n if len(form) else 0, np.int64)
     _sign(
-        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, plan.rows_per_band,
-        bands, sketches, minima, counts, form, ends,
+        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, plan.num_permutations,
+        plan.rows_per_band, bands, sketches, minima, counts, form, ends,
     )  # fmt: skip
     return bands, sketches, counts, ends
 
@@ -315,7 +323,7 @@ def signatures(texts: pa.Array | pa.ChunkedArray, num_permutations: int) -> tupl
     out = np.full((n, num_permutations), 0xFFFFFFFF, np.uint32)
     counts = np.zeros(n, np.int64)
     _sign(
-        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, 1,
+        utf8, offsets, fold_table(), *powers_of(offsets), multipliers, addends, num_permutations, 1,
         np.empty((0, 1), np.uint64), np.empty((0, 1), np.uint8), out, counts,
         np.empty(0, np.uint8), np.empty(0, np.int64),
     )  # fmt: skip

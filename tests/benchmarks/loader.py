@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ import numpy as np
 
 from pipelines.datasets.store import open_store
 from tests.benchmarks.filters import note
+from tests.benchmarks.loader_peers import LENGTH, PEERS, resumed, wrong_tokens
 from tests.unit.training.token_shards import EOS, FILLER, write_tokens
 from training.data.batches import BatchPlan
 from training.data.cells import CellGeometry, geometry
@@ -36,11 +38,10 @@ from training.data.revise import Change, Source, revise
 from training.data.shards import TokenShards
 from training.data.stream import RowSource, RowStream
 
-LENGTH = 4096
 ROUNDS = 5
 PACE_13B = 1_873  # tokens a second and GPU, Skywork-13B's report
 WORLDS = (1, 2, 3, 4, 5, 8)
-PARTS = ("digest", "position", "folder", "server", "faults", "flipped")
+PARTS = ("digest", "position", "folder", "server", "faults", "flipped", "peers")
 
 
 def cpu() -> float:
@@ -158,10 +159,11 @@ def changed_plans(root: Path) -> list[Plan]:
     return plans
 
 
-def digests(source: RowSource, world: int, cuts: list[int]) -> list[int]:
-    """The digest of each step, its rows read by `world` ranks, stopped and begun again at each cut."""
+def digests(source: RowSource, worlds: Sequence[int], cuts: Sequence[int]) -> list[int]:
+    """The digest of each step, its rows read by worlds[0] ranks, begun again by worlds[1] at cuts[0], ..."""
     found: list[int] = []
-    for start, end in itertools.pairwise([0, *cuts, source.batches.steps]):
+    pieces = itertools.pairwise([0, *cuts, source.batches.steps])
+    for world, (start, end) in zip(itertools.cycle(worlds), pieces, strict=False):
         parts = []
         for rank in range(world):
             with RowStream(source, rank=rank, world_size=world, start_step=start, rows_ahead=16, readers=2) as stream:
@@ -177,12 +179,12 @@ def stream_equal(root: Path) -> dict[str, Any]:
     earlier: list[int] = []
     for number, plan in enumerate(changed_plans(root)):
         source = RowSource(store, plan)
-        whole = digests(source, 1, [])
+        whole = digests(source, [1], [])
         common = (0, 20, 45, 60)[number]
         cases, wrong = cases + 1, wrong + (earlier[:common] != whole[:common])
-        for world in WORLDS:
-            for cuts in ([], [7], [3, 4, 31]):
-                cases, wrong = cases + 1, wrong + (digests(source, world, cuts) != whole)
+        ways = [([world], cuts) for world in WORLDS for cuts in ([], [7], [3, 4, 31])]
+        for worlds, cuts in [*ways, ([8, 3, 5, 1], [3, 4, 31]), ([1, 8, 2], [10, 11])]:
+            cases, wrong = cases + 1, wrong + (digests(source, worlds, cuts) != whole)
         earlier = whole
     return {"stream_digest_equal": int(wrong == 0), "stream_cases": cases}
 
@@ -211,59 +213,17 @@ def read_rows(source: RowSource, rows: int) -> int:
     return total
 
 
-def litdata_reader(root: Path, tokens: np.ndarray) -> Callable[[int], int] | None:
-    """litData's TokensLoader over its own chunks of the same tokens, shuffled."""
+def peer_reader(name: str, root: Path, tokens: np.ndarray) -> Callable[[int], int] | None:
+    """Reads rows of a peer; None where it is not installed."""
+    peer = PEERS[name]
     try:
-        from litdata import StreamingDataset, TokensLoader
-        from litdata.streaming.writer import BinaryWriter
+        peer.write(root / name, tokens)
     except ImportError as error:
-        note(f"litdata: {error}")
+        note(f"{peer.package}: {error}")
         return None
-    import torch
-
-    place = root / "litdata"
-    place.mkdir()
-    writer = BinaryWriter(str(place), chunk_size=8_000_000, item_loader=TokensLoader(block_size=LENGTH + 1))
-    for number, part in enumerate(np.array_split(tokens, len(tokens) // 1_000_000)):
-        writer[number] = torch.from_numpy(part.copy())
-    writer.done()
-    writer.merge()
 
     def read(rows: int) -> int:
-        data = StreamingDataset(str(place), item_loader=TokensLoader(block_size=LENGTH + 1), shuffle=True, seed=1)
-        total = 0
-        for row in data:
-            total += len(row)
-            if total >= rows * LENGTH:
-                break
-        return total
-
-    return read
-
-
-def mosaicml_reader(root: Path, tokens: np.ndarray) -> Callable[[int], int] | None:
-    """MosaicML Streaming over MDS samples of one row each, shuffled."""
-    try:
-        from streaming import MDSWriter, StreamingDataset
-    except ImportError as error:
-        note(f"mosaicml-streaming: {error}")
-        return None
-    place = root / "mds"
-    with MDSWriter(out=str(place), columns={"tokens": "bytes"}) as writer:
-        for start in range(0, len(tokens) - LENGTH, LENGTH):
-            writer.write({"tokens": tokens[start : start + LENGTH].tobytes()})
-
-    def read(rows: int) -> int:
-        from streaming.base.util import clean_stale_shared_memory
-
-        clean_stale_shared_memory()
-        data = StreamingDataset(local=str(place), shuffle=True, batch_size=64)
-        total = 0
-        for sample in data:
-            total += len(np.frombuffer(sample["tokens"], np.uint16))
-            if total >= rows * LENGTH:
-                break
-        return total
+        return sum(len(row) for row in itertools.islice(peer.read(root / name), rows))
 
     return read
 
@@ -275,8 +235,8 @@ def folder_speed(root: Path, tokens: np.ndarray, plan: Plan) -> dict[str, Any]:
     readers: dict[str, Callable[[int], int] | None] = {
         "checked": lambda n: read_checked(RowSource(store, plan), n),
         "rows": lambda n: read_rows(RowSource(store, plan), n),
-        "litdata": litdata_reader(root, tokens),
-        "mosaicml": mosaicml_reader(root, tokens),
+        "litdata": peer_reader("litdata", root, tokens),
+        "mosaicml": peer_reader("mosaicml", root, tokens),
     }
     speeds: dict[str, list[float]] = {name: [] for name, read in readers.items() if read}
     for turn in range(ROUNDS + 1):
@@ -390,21 +350,24 @@ def flipped_byte(root: Path, tokens: np.ndarray) -> dict[str, Any]:
             wrong += int((differs & (row.ids != 3)).sum())
             masked += sum(void.tokens for void in row.voids)
     made: dict[str, Any] = {"wrong_tokens": wrong, "masked_tokens": masked}
-    for name, maker, suffix in (("litdata", litdata_reader, "*.bin"), ("mosaicml", mosaicml_reader, "*.mds")):
-        place = root / name
-        place.mkdir()
-        made[f"{name}_delivers_silently"] = None
-        if (read := maker(place, small)) is None:
-            continue
-        victim = sorted(place.rglob(suffix))[0]
-        data = bytearray(victim.read_bytes())
-        data[len(data) // 2] ^= 4
-        victim.write_bytes(data)
+    for name, peer in PEERS.items():
         try:
-            made[f"{name}_delivers_silently"] = int(read(len(small) // LENGTH - 8) > 0)
-        except Exception as error:  # noqa: BLE001
-            note(f"{name}: {error!r}")
-            made[f"{name}_delivers_silently"] = 0
+            made[f"wrong_tokens_{name}"] = wrong_tokens(peer, root / name, small)
+        except ImportError as error:
+            note(f"{peer.package}: {error}")
+            made[f"wrong_tokens_{name}"] = None
+    return made
+
+
+def peers_resumed(root: Path, tokens: np.ndarray) -> dict[str, Any]:
+    """How the peers that keep a state go on from it; what else the stream above was changed by they cannot express."""
+    made: dict[str, Any] = {}
+    for name in ("litdata", "mosaicml"):
+        if importlib.util.find_spec("streaming" if name == "mosaicml" else name) is None:
+            made[f"resume_{name}"] = None
+            continue
+        (root / name).mkdir(parents=True)
+        made[f"resume_{name}"] = resumed(name, root / name, tokens[:2_000_000])
     return made
 
 
@@ -415,26 +378,23 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of each server's run")
     options = parser.parse_args()
-    parts = options.parts.split(",")
     line: dict[str, Any] = {"benchmark": "loader"}
-    if "position" in parts:
-        line |= position_cost()
     with tempfile.TemporaryDirectory() as made:
-        tokens = tokens_of(options.tokens)
-        root = Path(made, "root")
+        tokens, root = tokens_of(options.tokens), Path(made, "root")
         plan = dataset(root, tokens)
-        if "digest" in parts:
-            line |= stream_equal(Path(made, "changed"))
-        if "folder" in parts:
-            line |= folder_speed(root, tokens, plan)
-        if "server" in parts:
-            line |= server_speed(root, plan, options.seconds)
-        if "faults" in parts:
-            line |= ill_server(root, plan, options.seconds)
-        if "flipped" in parts:
-            line |= flipped_byte(Path(made, "flipped"), tokens)
+        ways: dict[str, Callable[[], dict[str, Any]]] = {
+            "digest": lambda: stream_equal(Path(made, "changed")),
+            "position": position_cost,
+            "folder": lambda: folder_speed(root, tokens, plan),
+            "server": lambda: server_speed(root, plan, options.seconds),
+            "faults": lambda: ill_server(root, plan, options.seconds),
+            "flipped": lambda: flipped_byte(Path(made, "flipped"), tokens),
+            "peers": lambda: peers_resumed(Path(made, "resumed"), tokens),
+        }
+        for part in options.parts.split(","):
+            line |= ways[part]()
     line["versions"] = {}
-    for name in ("numpy", "numba", "obstore", "litdata", "mosaicml-streaming"):
+    for name in ("numpy", "numba", "obstore", *(peer.package for peer in PEERS.values())):
         try:
             line["versions"][name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -2,9 +2,10 @@
 
 Every rank copies the slices that it owns to host memory and uploads them from a thread, under its attempt, while
 training goes on; the hashes of their tables are gathered, which is also the proof that all uploads are done; then rank
-0 puts the checkpoint's JSON and adds it to the run's chain. A checkpoint exists when the chain says so. What is saved
-of the data stream is one integer. The loss on a fixed probe batch is stored and compared after every load: weights
-that were restored wrongly are found before they train.
+0 puts the checkpoint's JSON and adds it to the run's chain. A checkpoint exists when the chain says so; one in the
+nodes' own folders (`local`) is in no chain, there every rank puts the JSON beside its slices. What is saved of the data
+stream is one integer. The loss on a fixed probe batch is stored and compared after every load: weights that were
+restored wrongly are found before they train.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -99,6 +100,8 @@ class _HostRun:
     """A copy of an owned run in host memory."""
 
     parameter: str
+    start: tuple[int, ...]
+    size: tuple[int, ...]
     offset: int
     tensors: dict[str, torch.Tensor]
 
@@ -107,7 +110,7 @@ class Save:
     """A checkpoint of this moment on its way to the store: copied now, uploaded by a thread, committed later.
 
     Made on every rank at the same step; the thread takes part in no collective. `facts` are the caller's fields of the
-    checkpoint (plan revision and hash, parent checkpoint, tokenizer).
+    checkpoint (attempt, plan revision and hash, parent checkpoint, tokenizer); rank 0's count.
     """
 
     def __init__(
@@ -125,13 +128,10 @@ class Save:
         """Take the probe loss and the copies: what training waits for."""
         self._engine, self._store, self._run, self._model = engine, store, run, model
         self.progress, self._probe, self._facts = progress, probe, facts
-        self._probe_loss = _probe_loss(engine, probe)
+        self._probe_losses = [engine.evaluate([row]) for row in probe]
         self._where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
         self._adam_steps = engine.adam_steps
-        self._copies = [
-            _HostRun(r.parameter, r.offset, {s: r.tensors[s].detach().to("cpu", copy=True) for s in STATES})
-            for r in engine.fragments(owned=True)
-        ]
+        self._copies = _copies_of(engine)
         self._sha256: str | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._upload, name="checkpoint", daemon=True)
@@ -142,11 +142,34 @@ class Save:
         """Whether this rank's part is in the store, or has failed."""
         return not self._thread.is_alive()
 
-    def commit(self, attempt: Attempt | None) -> None:
+    def commit(self, attempt: Attempt | None, *, milestone: bool = False) -> None:
         """Wait for all ranks' uploads, then rank 0 (which passes its attempt) adds the checkpoint.  Collective.
 
         StoreError on every rank where a rank could not upload.
         """
+        tables = self._uploaded()
+        if attempt is not None:
+            encoded = self._body(tables)
+            key, sha256 = self._put(encoded)
+            told = {"key": key, "sha256": sha256, "loss": self._facts.get("loss"), **self.progress.to_json()}
+            attempt.add("checkpoint", {**told, **({"milestone": True} if milestone else {})})
+
+    def commit_beside(self) -> None:
+        """Wait for all ranks' uploads, then every rank puts rank 0's JSON beside its own slices.  Collective.
+
+        StoreError on every rank where a rank could not upload.
+        """
+        tables = self._uploaded()
+        told = [self._body(tables) if self._engine.rank == 0 else b""]
+        torch.distributed.broadcast_object_list(told, 0)
+        self._put(told[0])
+
+    def wait(self) -> None:
+        """Until this rank's upload has ended, well or not."""
+        self._thread.join()
+
+    def _uploaded(self) -> list[str]:
+        """The sha256 of every rank's table, once all are in their stores."""
         self._thread.join()
         tables = _gather_hashes(self._sha256 or "00" * 32, self._engine)
         if failed := [rank for rank, sha256 in enumerate(tables) if sha256 == "00" * 32]:
@@ -158,8 +181,7 @@ class Save:
                 key=self._where,
                 mend="the same command goes on from the newest checkpoint",
             )
-        if attempt is not None:
-            self._add(attempt, tables)
+        return tables
 
     def _upload(self) -> None:
         try:
@@ -170,12 +192,11 @@ class Save:
             self._error = error  # told at the commit, on every rank
         self._copies = []
 
-    def _add(self, attempt: Attempt, tables: list[str]) -> None:
+    def _body(self, tables: list[str]) -> bytes:
         engine = self._engine
         body = {
             "format": FORMAT,
             "run": self._run,
-            "attempt": attempt.number,
             **self._facts,
             "progress": self.progress.to_json(),
             "adam_steps": {"decayed": self._adam_steps, "not_decayed": self._adam_steps},
@@ -189,7 +210,14 @@ class Save:
                 {"rank": rank, "key": table_key(self._where, rank, sha256), "sha256": sha256}
                 for rank, sha256 in enumerate(tables)
             ],
-            "probe": {"loss": self._probe_loss, "positions": [row.position for row in self._probe]},
+            "probe": {
+                "loss": sum(self._probe_losses) / max(sum(row.trained_tokens for row in self._probe), 1),
+                "positions": [row.position for row in self._probe],
+                "rows": [
+                    {"digest": f"{row.digest:016x}", "loss": loss}
+                    for row, loss in zip(self._probe, self._probe_losses, strict=True)
+                ],
+            },
             "written_by": {
                 "world_size": engine.world_size,
                 "zero_stage": engine.zero_stage,
@@ -197,38 +225,64 @@ class Save:
                 "versions": engine.versions,
             },
         }
-        encoded = (json.dumps(body, indent=1) + "\n").encode()
+        return (json.dumps(body, indent=1) + "\n").encode()
+
+    def _put(self, encoded: bytes) -> tuple[str, str]:
+        """(key, sha256) of the checkpoint's JSON, now in the store."""
         sha256 = hashlib.sha256(encoded).hexdigest()
         key = f"{self._where}/checkpoint-{sha256[:16]}.json"
         self._store.put(key, encoded)
-        told = {"key": key, "sha256": sha256, "loss": self._facts.get("loss"), **self.progress.to_json()}
-        attempt.add("checkpoint", told)
+        return key, sha256
+
+
+def read_runs(engine: TrainedModel, reader: CheckpointReader) -> Iterator[dict[str, np.ndarray]]:
+    """What `fill` puts into each of this rank's fragments, one after the other."""
+    for fragment in engine.fragments(owned=False):
+        length, box = fragment.tensors["master"].numel(), {"start": fragment.start, "size": fragment.size}
+        yield reader.read(fragment.parameter, fragment.offset, length, **box)
 
 
 @torch.no_grad()
-def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
-    """Fill the engine from a checkpoint of any layout and prove it on the probe batch.  Collective."""
+def fill(
+    engine: TrainedModel, reader: CheckpointReader, runs: Iterable[dict[str, np.ndarray]] | None = None
+) -> None:
+    """This rank's fragments from a checkpoint of any layout; `runs`: what `read_runs` gave where it was read before."""
     if reader.shapes != engine.shapes:
         raise IntegrityError(
             f"{reader.key} holds {len(reader.shapes)} parameters, this model has {len(engine.shapes)} others",
             key=reader.key,
         )
-    for fragment in engine.fragments(owned=False):
-        length = fragment.tensors["master"].numel()
-        for state, run in reader.read(fragment.parameter, fragment.offset, length).items():
+    runs = read_runs(engine, reader) if runs is None else runs
+    for fragment, run in zip(engine.fragments(owned=False), runs, strict=True):
+        for state, values in run.items():
             target = fragment.tensors[state]
-            target.copy_(torch.from_numpy(run.astype(np.float32, copy=False)).view(target.shape))
+            target.copy_(torch.from_numpy(values.astype(np.float32, copy=False)).view(target.shape))
+
+
+def prove(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+    """Make what every rank filled count, and prove it on the probe rows.  Collective.
+
+    Rows that hold other tokens now (pages of them were taken down) prove nothing and are left out.
+    """
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
-    stored, found = reader.body["probe"]["loss"], _probe_loss(engine, probe)
+    known = zip(probe, reader.body["probe"].get("rows", ()), strict=False)
+    pairs = [(engine.evaluate([row]), told["loss"]) for row, told in known if f"{row.digest:016x}" == told["digest"]]
+    found, stored = (sum(losses) for losses in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
     precisions = {engine.precision, reader.body["written_by"]["precision"]}
     tolerance = max(PROBE_TOLERANCE[precision] for precision in precisions)
     if not abs(found - stored) <= tolerance * abs(stored):
         raise IntegrityError(
-            f"{reader.key}: the probe batch has loss {found:.6f} after loading, {stored:.6f} when saved",
+            f"{reader.key}: {len(pairs)} probe rows have loss {found:.6f} after loading, {stored:.6f} when saved",
             key=reader.key,
-            mend="the checkpoint or the shards of the probe rows changed; go on from an earlier checkpoint",
+            mend="the weights were not restored as they were: go on in the layout that wrote it, and report this",
         )
     return Progress.from_json(reader.body["progress"])
+
+
+def restore(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArrays]) -> Progress:
+    """`fill` and `prove`.  Collective."""
+    fill(engine, reader)
+    return prove(engine, reader, probe)
 
 
 def load_decoder(reader: CheckpointReader) -> Decoder:
@@ -240,9 +294,20 @@ def load_decoder(reader: CheckpointReader) -> Decoder:
     return model.eval()
 
 
-def _probe_loss(engine: TrainedModel, probe: Sequence[RowArrays]) -> float:
-    """Mean loss of the probe rows, the same rows on every rank."""
-    return engine.evaluate(probe) / max(sum(row.trained_tokens for row in probe), 1)
+@torch.no_grad()
+def _copies_of(engine: TrainedModel) -> list[_HostRun]:
+    """The owned runs in host memory; from a GPU into pinned memory, all copies under way at once."""
+    copies = []
+    for run in engine.fragments(owned=True):
+        tensors = {}
+        for state in STATES:
+            source = run.tensors[state].detach()
+            tensors[state] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+            tensors[state].copy_(source, non_blocking=True)
+        copies.append(_HostRun(run.parameter, run.start, run.size, run.offset, tensors))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return copies
 
 
 def _gather_hashes(mine: str, engine: TrainedModel) -> list[str]:

@@ -8,7 +8,8 @@ grow with the corpus.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import fnmatch
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -32,6 +33,32 @@ def integer_shares(weights: Sequence[float | int | Fraction], slots: int = BLOCK
     for cell in by_remainder[: slots - sum(shares)]:
         shares[cell] += 1
     return tuple(shares)
+
+
+def cell_weights(weights: Mapping[str, float], tokens: Mapping[str, int]) -> dict[str, float]:
+    """Weights by cell from weights by name or pattern (`en.web.*`); empty: every cell by its tokens.
+
+    A pattern's weight goes to the cells that match and are not named themselves, by their tokens. ConfigError where a
+    name or pattern fits no cell, or a cell fits two patterns.
+    """
+    if not weights:
+        return {cell: float(count) for cell, count in tokens.items() if count}
+    named = {name: float(weight) for name, weight in weights.items() if name in tokens}
+    given = dict(named)
+    by_pattern: dict[str, str] = {}
+    for pattern in (name for name in weights if name not in tokens):
+        matching = [cell for cell in fnmatch.filter(tokens, pattern) if cell not in named and tokens[cell]]
+        if not matching:
+            raise ConfigError(
+                f"weights name {pattern!r}, which fits no cell with tokens; there are {sorted(tokens)}",
+                mend="give weights of the cells that you have, or of patterns such as en.web.*",
+            )
+        if twice := [cell for cell in matching if cell in by_pattern]:
+            raise ConfigError(f"cell {twice[0]!r} fits both {by_pattern[twice[0]]!r} and {pattern!r}: name it itself")
+        by_pattern |= dict.fromkeys(matching, pattern)
+        total = sum(tokens[cell] for cell in matching)
+        given |= {cell: weights[pattern] * tokens[cell] / total for cell in matching}
+    return given
 
 
 class Mixture:

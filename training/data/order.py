@@ -108,6 +108,14 @@ class Order:
                 raise ConfigError(f"positions {int(positions[0])} and {position} are of two segments")
         return self.compiled(number).spans(positions - self.plan.segments[number].from_position)
 
+    def cells_of(self, positions: npt.NDArray[np.int64]) -> list[str]:
+        """The name of the cell that each position, all of one segment, reads; (m,) -> m names."""
+        if not len(positions):
+            return []
+        number = self.segment_of(int(positions[0]))
+        cells, _ = self._mixtures[number].locate_many(positions - self._starts[number])
+        return [self.plan.segments[number].cells[cell].name for cell in cells.tolist()]
+
     def segment_of(self, position: int) -> int:
         """The number of the segment that holds the position."""
         if not 0 <= position < self.plan.end_position:

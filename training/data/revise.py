@@ -1,13 +1,13 @@
 """The next revision of a plan: what was trained stays, everything from a position on follows a change.
 
-Ramps of weights and exhausted cells are compiled into constant segments here, so that a reader knows one rule only.
+Ramps of weights and batches and exhausted cells are compiled into constant segments here: a reader knows one rule only.
 A segment ends at the last batch at which every cell still has its rows; then the cell leaves the mixture, is read for
 one more lap, or the run ends there, as the change says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from training.data.batches import BatchPlan
 from training.data.mixture import Mixture, integer_shares
 from training.data.order import Order, ShardSizes
 from training.data.plan import CellPlan, DatasetPin, Plan, Segment
+from training.data.shards import TokenDataset
 
 RAMP_SEGMENTS = 16
 MOST_SEGMENTS = 10_000
@@ -38,10 +39,22 @@ class Change:
     sequence_length: int
     rows_per_batch: int
     steps: int  # of the whole run, those before the change included
-    ramp_steps: int = 0  # steps in which the shares move from those before to `weights`
+    ramp_steps: int = 0  # steps in which the shares move from `ramp_from`, or those before, to `weights`
+    ramp_from: Mapping[str, float] | None = None
     max_laps: int | None = None
     on_depletion: Literal["stop", "reweight", "repeat"] = "stop"
     skips: tuple[tuple[int, int], ...] = ()  # further positions that are not trained, all from the change on
+    batch_ramp: tuple[tuple[int, int], ...] = ()  # (step of the run, rows_per_batch after it), rising steps
+
+
+def fresh_sources(datasets: Sequence[TokenDataset]) -> dict[str, Source]:
+    """Every cell of the datasets by its name in the order: its label, or DATASET/LABEL where an earlier one has it."""
+    sources: dict[str, Source] = {}
+    for dataset in datasets:
+        for label in dataset.cells:
+            name = label if label not in sources else f"{dataset.pin.name}/{label}"
+            sources[name] = Source(dataset=dataset.pin, cell=label)
+    return sources
 
 
 def revise(plan: Plan | None, change: Change, from_position: int, sizes: ShardSizes, *, seed: int = 0) -> Plan:
@@ -67,6 +80,12 @@ class _Compiler:
         if before and before[-1][1] > at:
             raise ConfigError(f"position {at} lies inside the skipped range {before[-1]}")
         self._skips = (*before, *sorted(change.skips))
+        self._rows = change.rows_per_batch
+        borders = [step for step, _ in change.batch_ramp]
+        if borders != sorted(set(borders)) or any(step <= self._done for step in borders):
+            raise ConfigError(
+                f"batch_ramp {change.batch_ramp}: expected rising steps of the run after step {self._done}"
+            )
         self._last_shares = {cell.name: cell.share for cell in kept[-1].cells} if kept else {}
         self._old_sources = {
             cell.name: Source(dataset=segment.datasets[cell.dataset], cell=cell.cell)
@@ -84,21 +103,35 @@ class _Compiler:
                 f"the run has {self._done} steps before position {self._end}; steps is {self._change.steps}",
                 mend="steps counts from the run's beginning: raise it",
             )
-        for steps, weights in self._phases(left):
+        for steps, weights, rows in self._pieces(left):
+            self._rows = rows
             if not self._phase(steps, weights):
                 break
         if not self._segments or self._segments[-1].from_position >= self._end:
             raise ConfigError("no cell has a row left for one batch", mend="more laps (max_laps) or more data")
         return self._plan(self._end)
 
+    def _pieces(self, left: int) -> Iterator[tuple[int, dict[str, float], int]]:
+        """(steps, weights, rows a batch): the phases, cut where the batch changes."""
+        at, rows, borders = self._done, self._change.rows_per_batch, list(self._change.batch_ramp)
+        for steps, weights in self._phases(left):
+            end = at + steps
+            while at < end:
+                while borders and borders[0][0] <= at:
+                    rows = borders.pop(0)[1]
+                until = min(end, borders[0][0]) if borders else end
+                yield until - at, weights, rows
+                at = until
+
     def _phases(self, left: int) -> list[tuple[int, dict[str, float]]]:
         """(steps, weights) of the ramp and of what follows it."""
         goal = {name: float(weight) for name, weight in self._change.weights.items() if weight}
         ramp = min(self._change.ramp_steps, left)
         total = sum(goal.values())
-        if not ramp or not self._last_shares or not total:
+        first = self._change.ramp_from or self._last_shares
+        if not ramp or not first or not total:
             return [(left, goal)]
-        start = {name: share / sum(self._last_shares.values()) for name, share in self._last_shares.items()}
+        start = {name: weight / sum(first.values()) for name, weight in first.items()}
         pieces = min(RAMP_SEGMENTS, ramp)
         phases = []
         for piece in range(pieces):
@@ -164,7 +197,7 @@ class _Compiler:
         return Segment(
             from_position=self._end,
             sequence_length=self._change.sequence_length,
-            rows_per_batch=self._change.rows_per_batch,
+            rows_per_batch=self._rows,
             datasets=tuple(pins),
             cells=tuple(cells),
         )

@@ -2,7 +2,8 @@
 
 `dense` hands a mask of every pair to torch's fused attention: simple, and right for short rows. `documents` runs each
 document by itself, so it never computes a pair across a border: what a CPU does best where documents are short against
-the row. `flex` compiles the mask into the kernel and skips the blocks that it empties: for GPUs.
+the row. For GPUs: `varlen` gives flash attention the borders of all documents of the batch at once (half precision, no
+bias); `flex` compiles mask and bias into the kernel and skips the blocks that they empty.
 
 Shape legend: B rows, L tokens, H query heads, G key/value heads, K head width.
 """
@@ -19,21 +20,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-Way = Literal["auto", "dense", "documents", "flex"]
+from pipelines.errors import ConfigError
+
+Way = Literal["auto", "dense", "documents", "varlen", "flex"]
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # q (B, H, L, K), k and v (B, G, L, K) -> (B, H, L, K)
 
 
-def attention_of(documents_BL: Tensor, positions_BL: Tensor, *, alibi_heads: int = 0, way: Way = "auto") -> Attend:
-    """Attention of these rows: causal, inside documents; with `alibi_heads` biased by distance (Press et al., 2021).
+def attention_of(
+    documents_BL: Tensor, positions_BL: Tensor, *, slopes_H: Tensor | None = None, way: Way = "auto"
+) -> Attend:
+    """Attention of these rows: causal, inside documents; with `slopes_H` biased by distance (Press et al., 2021).
 
     Made once a forward pass: mask or borders are the same in every layer.
     """
-    if way == "auto":
-        way = "flex" if documents_BL.device.type == "cuda" else "documents"
-    slopes_H = alibi_slopes(alibi_heads).to(documents_BL.device) if alibi_heads else None
+    if way == "auto" and documents_BL.device.type == "cuda":
+        return _on_gpu(documents_BL, positions_BL, slopes_H)
+    if way == "varlen":
+        if slopes_H is not None:
+            raise ConfigError("attention by varlen has no bias by distance", mend="flex, or rotary positions")
+        return _varlen(documents_BL, _flash_varlen())
     if way == "flex":
         return _flex(documents_BL, positions_BL, slopes_H)
-    if way == "documents":
+    if way in ("auto", "documents"):
         return _by_document(documents_BL, slopes_H)
     return _dense(documents_BL, positions_BL, slopes_H)
 
@@ -96,6 +104,47 @@ def _alibi_bias(slopes_H: Tensor, length: int, dtype: torch.dtype) -> Tensor:
     distance_LL = at[:, None] - at[None, :]
     bias_HLL = -slopes_H.view(-1, 1, 1) * distance_LL
     return bias_HLL.masked_fill(distance_LL < 0, -math.inf).to(dtype).unsqueeze(0)
+
+
+def _on_gpu(documents_BL: Tensor, positions_BL: Tensor, slopes_H: Tensor | None) -> Attend:
+    """`varlen` where its kernel serves, else `flex`; which one is known with the first queries."""
+    made: dict[Way, Attend] = {}
+
+    def attend(q_BHLK: Tensor, k_BGLK: Tensor, v_BGLK: Tensor) -> Tensor:
+        way: Way = "varlen" if slopes_H is None and q_BHLK.dtype in (torch.bfloat16, torch.float16) else "flex"
+        if way not in made:
+            made[way] = attention_of(documents_BL, positions_BL, slopes_H=slopes_H, way=way)
+        return made[way](q_BHLK, k_BGLK, v_BGLK)
+
+    return attend
+
+
+def borders(documents_BL: Tensor) -> Tensor:
+    """(documents + 1,) int32: where each document of the batch begins, its rows laid end to end; then the end."""
+    begins_BL = torch.ones_like(documents_BL, dtype=torch.bool)
+    begins_BL[:, 1:] = documents_BL[:, 1:] != documents_BL[:, :-1]
+    begins = begins_BL.flatten().nonzero().flatten()
+    return F.pad(begins, (0, 1), value=documents_BL.numel()).int()
+
+
+def _varlen(documents_BL: Tensor, kernel: Callable[..., Tensor]) -> Attend:
+    """`kernel` takes q, k, v (tokens, heads, K), the borders twice, and the longest document twice."""
+    ends = borders(documents_BL)
+    rows, length = documents_BL.shape  # a document is no longer than its row; asking how long would wait for the GPU
+
+    def attend(q_BHLK: Tensor, k_BGLK: Tensor, v_BGLK: Tensor) -> Tensor:
+        packed = [x.transpose(1, 2).flatten(0, 1) for x in (q_BHLK, k_BGLK, v_BGLK)]
+        grouped = q_BHLK.shape[1] != k_BGLK.shape[1]
+        mixed_NHK = kernel(*packed, ends, ends, length, length, window_size=(-1, 0), enable_gqa=grouped)
+        return mixed_NHK.view(rows, length, *mixed_NHK.shape[1:]).transpose(1, 2)
+
+    return attend
+
+
+def _flash_varlen() -> Callable[..., Tensor]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
 
 
 def _flex(documents_BL: Tensor, positions_BL: Tensor, slopes_H: Tensor | None) -> Attend:

@@ -7,6 +7,7 @@ computed but a change of type. One parameter is in memory at a time beside the f
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import ConfigError, InputError
-from training.model.decoder import Decoder, ModelConfig
+from training.model.decoder import Decoder, ModelConfig, parameter_shapes
 
 FILE_BYTES = 2 << 30
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -148,8 +149,7 @@ def write_llama(
 
 def _grouped(config: ModelConfig, names: list[str], element_bytes: int) -> Iterator[list[str]]:
     """Names in order, each group one file."""
-    with torch.device("meta"):
-        sizes = {name: p.numel() * element_bytes for name, p in Decoder(config).named_parameters()}
+    sizes = {name: math.prod(shape) * element_bytes for name, shape in parameter_shapes(config).items()}
     group: list[str] = []
     held = 0
     for name in names:
@@ -161,8 +161,8 @@ def _grouped(config: ModelConfig, names: list[str], element_bytes: int) -> Itera
     yield group
 
 
-def read_llama(folder: Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]:
-    """(sizes, (our name, float32 weights) of each parameter); InputError where the folder is no such model."""
+def read_llama(folder: Path) -> tuple[ModelConfig, Callable[[str], Tensor]]:
+    """(sizes, float32 weights by our name); InputError where the folder is no such model."""
     try:
         config = decoder_config(json.loads((folder / "config.json").read_text()))
     except (OSError, ValueError, KeyError) as error:
@@ -170,12 +170,13 @@ def read_llama(folder: Path) -> tuple[ModelConfig, Iterator[tuple[str, Tensor]]]
     return config, _weights(folder, config)
 
 
-def _weights(folder: Path, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
+def _weights(folder: Path, config: ModelConfig) -> Callable[[str], Tensor]:
+    """Reads one parameter at a time; every name and shape of the files is checked before."""
     from safetensors import safe_open
 
-    with torch.device("meta"):
-        shapes = {name: p.shape for name, p in Decoder(config).named_parameters()}
+    shapes = parameter_shapes(config)
     left = {llama_name(name): name for name in shapes}
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for theirs in file.keys():  # noqa: SIM118  (the file is no mapping)
@@ -183,23 +184,33 @@ def _weights(folder: Path, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
                     if theirs == "lm_head.weight" or theirs.endswith("rotary_emb.inv_freq"):
                         continue  # a tied copy; a table that is computed
                     raise InputError(f"{path.name} has {theirs}, which a Llama has not")
-                name = left.pop(theirs)
-                tensor = file.get_tensor(theirs)
-                if tensor.shape != shapes[name]:
-                    raise InputError(f"{theirs} has shape {tuple(tensor.shape)}, expected {tuple(shapes[name])}")
-                yield name, tensor.float()
+                name, shape = left.pop(theirs), tuple(file.get_slice(theirs).get_shape())
+                if shape != shapes[name]:
+                    raise InputError(f"{theirs} has shape {shape}, expected {shapes[name]}")
+                files[name] = path
     if left:
         raise InputError(f"{folder} lacks {sorted(left)[:3]} and {max(len(left) - 3, 0)} more parameters")
+
+    def read(name: str) -> Tensor:
+        with safe_open(files[name], framework="pt") as file:
+            return file.get_tensor(llama_name(name)).float()
+
+    return read
+
+
+def llama_weights(config: ModelConfig, folder: Path) -> Callable[[str], Tensor]:
+    """A folder's float32 weights by our name; InputError where its sizes are others."""
+    found, read = read_llama(folder)
+    theirs, ours = found.to_json(), config.to_json()
+    if odd := [f"{k} {theirs[k]} there, {ours[k]} here" for k in ours if k != "init_std" and theirs[k] != ours[k]]:
+        raise InputError(f"{folder} is another model: {'; '.join(odd)}")
+    return read
 
 
 @torch.no_grad()
 def load_llama(model: Decoder, folder: Path) -> Decoder:
     """Fill a decoder from a folder; InputError where its sizes are others."""
-    config, weights = read_llama(folder)
-    theirs, ours = config.to_json(), model.config.to_json()
-    if odd := [f"{k} {theirs[k]} there, {ours[k]} here" for k in ours if k != "init_std" and theirs[k] != ours[k]]:
-        raise InputError(f"{folder} is another model: {'; '.join(odd)}")
-    parameters = dict(model.named_parameters())
-    for name, tensor in weights:
-        parameters[name].copy_(tensor)
+    read = llama_weights(model.config, folder)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(read(name))
     return model

@@ -9,6 +9,7 @@ table 2.1) with LLaMA's feed-forward of 8/3 widths, a multiple of 256.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from pipelines.errors import ConfigError
@@ -56,3 +57,19 @@ def preset(name: str, vocab_size: int) -> ModelConfig:
     if name not in PRESETS:
         raise ConfigError(f"no model preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name](vocab_size)
+
+
+def scaled(model: ModelConfig, *, width: float = 1.0, depth: float = 1.0) -> ModelConfig:
+    """The same proportions, smaller or larger: heads of the same width, the feed-forward a multiple of 8."""
+    heads = max(1, round(model.heads * width))
+    kv_heads = max(1, round(model.kv_heads * width))
+    while heads % kv_heads:
+        kv_heads -= 1
+    return replace(
+        model,
+        heads=heads,
+        kv_heads=kv_heads,
+        d_model=heads * model.head_width,
+        d_ff=max(8, round(model.d_ff * width / 8) * 8) if width != 1 else model.d_ff,
+        layers=max(1, round(model.layers * depth)),
+    )

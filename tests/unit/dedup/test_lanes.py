@@ -6,13 +6,13 @@ import numba
 import numpy as np
 import pytest
 
-from pipelines.dedup.lanes import LETTERS, PERMUTATIONS, fold_ascii, lowest_bit, minima_of_block, running_sums
+from pipelines.dedup.lanes import LETTERS, MULTIPLIERS, ORDERS, fold_ascii, lowest_bit, minima_of_block, running_sums
 
 
 @numba.njit
-def minima(narrow, count, multipliers, addends, out):
-    for at in range(0, len(multipliers), PERMUTATIONS):
-        minima_of_block(narrow, count, multipliers, addends, out, at)
+def minima(narrow, count, multipliers, addends, out, apart):
+    for at in range(0, len(multipliers), MULTIPLIERS):
+        minima_of_block(narrow, count, multipliers, addends, out, at, apart)
 
 
 @numba.njit
@@ -35,13 +35,17 @@ def drawn(rng, *shape):
 
 
 @pytest.mark.parametrize("count", [1, 2, 31, 32, 33, 500])
-def test_minima_are_those_of_every_permutation_over_the_first_values_alone(count):
+def test_minima_are_those_of_four_orders_over_the_first_values_alone(count):
     rng = np.random.default_rng(count)
-    narrow, multipliers, addends = drawn(rng, 512), drawn(rng, 2 * PERMUTATIONS), drawn(rng, 2 * PERMUTATIONS)
-    out = np.zeros(3 * PERMUTATIONS, np.uint32)
-    minima(narrow, count, multipliers, addends, out)
-    expected = (narrow[:count, None] * multipliers + addends).min(0)
-    assert (out[: 2 * PERMUTATIONS] == expected).all() and not out[2 * PERMUTATIONS :].any()
+    size, apart = 2 * MULTIPLIERS, 2 * MULTIPLIERS + 3
+    narrow, multipliers, addends = drawn(rng, 512), drawn(rng, size), drawn(rng, size)
+    out = np.zeros(ORDERS * apart, np.uint32)
+    minima(narrow, count, multipliers, addends, out, apart)
+    values = narrow[:count, None] * multipliers + addends
+    turned = (values << 16) | (values >> 16)
+    for order, expected in enumerate((values, ~values, turned, ~turned)):
+        mine = out[order * apart : (order + 1) * apart]
+        assert (mine[:size] == expected.min(0)).all() and not mine[size:].any()
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 7])

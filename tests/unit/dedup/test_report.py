@@ -47,11 +47,11 @@ def test_a_row_is_read_by_its_group_alone():
     store = Counting(f"memory://{uuid.uuid4().hex}")
     store.put(made.key, made.body)
     for row in (0, 7, 39):
-        found = read_row(store, made.key, len(made.body), row, ("id", "url", "text"))
+        found = read_row(store, made.key, row, ("id", "url", "text"))
         assert (found["id"], found["url"], len(found["text"])) == (f"{row:032x}", f"u{row}", 1_000_000)
     assert 0 < Counting.read < 1.3 * len(made.body)  # three groups of about a fifth, and footers
     with pytest.raises(InputError):
-        read_row(store, made.key, len(made.body), 40, ("id",))
+        read_row(store, made.key, 40, ("id",))
 
 
 def test_the_page_shows_the_one_that_stays_and_some_that_left(root):
@@ -92,6 +92,12 @@ def test_the_command_shows_it_and_writes_a_page(root, tmp_path, capsys):
     assert '"accepted"' in call("--json")
     left = open_dataset(open_store(root), "dedup").to_arrow().to_pylist()[0]
     main(["explain", left["id"], "--root", str(root)])
-    assert "dedup.state: 14 (a near copy, found in round 1)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "dedup.state: 14 (a near copy, found in round 1)" in told
+    stays = left["dedup.match"]
+    assert stays == left["dedup.cluster"] and 0.7 <= left["dedup.similarity"] < 1
+    for column in ("match", "cluster", "cluster_size", "similarity", "first_seen"):
+        assert f"  dedup.{column}: {left[f'dedup.{column}']}\n" in told
+    assert left["dedup.cluster_size"] == 3 and left["dedup.first_seen"] == "2026-11-03T00:00:00Z"
     assert "page.html: dedup version 1" in call("--output", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text("utf-8").startswith("<!doctype html>")

@@ -4,27 +4,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.dedup.normalize import normal_forms
-from pipelines.dedup.verify import jaccards
+from pipelines.dedup.verify import jaccards, similarities
 
 TEXT = st.one_of(st.text(alphabet="ab ", max_size=60), st.text(alphabet="中文字", max_size=40))
 
 
-def reference(a, b):
+def reference(a, b, measure="jaccard"):
     sets = []
     for form in normal_forms(pa.array([a, b])).to_pylist():
         units = list(form) if any(ord(c) > 0x3000 for c in form) else form.split()
         sets.append({tuple(units[i : i + 5]) for i in range(len(units) - 4)})
-    union = sets[0] | sets[1]
-    return len(sets[0] & sets[1]) / len(union) if union else 0.0
+    whole = len(sets[0] | sets[1]) if measure == "jaccard" else min(map(len, sets))
+    return len(sets[0] & sets[1]) / whole if whole else 0.0
 
 
 @settings(deadline=None)
 @given(st.lists(TEXT, min_size=2, max_size=6))
-def test_the_kernel_gives_the_jaccard_similarity_of_the_sets(texts):
+def test_the_kernel_gives_the_similarity_of_the_sets_by_either_measure(texts):
     pairs = [(i, j) for i in range(len(texts)) for j in range(len(texts))]
     left, right = np.array(pairs).T
-    expected = [reference(texts[i], texts[j]) for i, j in pairs]
-    assert jaccards(pa.array(texts), left, right).tolist() == expected
+    for measure in ("jaccard", "containment"):
+        expected = [reference(texts[i], texts[j], measure) for i, j in pairs]
+        assert similarities(pa.array(texts), left, right, measure=measure).tolist() == expected
+    assert (jaccards(pa.array(texts), left, right) == similarities(pa.array(texts), left, right)).all()
 
 
 def test_a_text_that_repeats_itself_counts_its_shingles_once():

@@ -4,6 +4,7 @@ import uuid
 import pytest
 
 from jobs.dedup_documents import Config, Lsh, run
+from jobs.runtime.config import parse_config
 from jobs.runtime.context import Context
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
@@ -176,12 +177,21 @@ def test_other_bands_reuse_nothing_and_another_threshold_reuses_the_signatures()
     assert other.stage_id != signed.stage_id
 
 
-def test_a_senseless_plan_is_refused_before_anything_is_written():
-    ctx = context()
-    commit_documents(ctx, crawl())
-    with pytest.raises(ConfigError):
-        run(Config(lsh=Lsh(num_bands=4, rows_per_band=32)), ctx)
-    assert not list(ctx.store.list("datasets/signatures"))
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"lsh": {"num_bands": 20, "rows_per_band": 450}}, "at most 1024"),
+        ({"lsh": {"num_bands": 4, "rows_per_band": 32}}, "expected at least half"),
+        ({"lsh": {"rows_per_band": 1}}, "unlike pairs"),
+        ({"bucket_cap": 1}, "expected 2 or more"),
+        ({"pairs_per_unit": 0}, "expected 1 or more"),
+        ({"links_per_task": 0}, "expected 1 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_where_the_settings_are_read(settings, told):
+    """So by `config show`, `plan` and `submit` too, and by a recipe before its first job."""
+    with pytest.raises(ConfigError, match=told):
+        parse_config(Config, [("recipe", settings)])
 
 
 def test_no_documents_give_empty_annotations():

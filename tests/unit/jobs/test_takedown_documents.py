@@ -8,6 +8,7 @@ import json
 import uuid
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cluster.cli import main
@@ -27,10 +28,11 @@ from jobs.takedown_purge import purge, verify
 from pipelines.datasets import aligned_parts, open_dataset
 from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import InputError, IntegrityError
-from pipelines.takedown.requests import targets
+from pipelines.takedown.requests import targets, text_digests
 from pipelines.tokens.lineage import with_takedowns
 from pipelines.tokens.tokenizer import EOS_ID, FILLER_ID
 from tests.made_crawl import page_html, pages, sentences, write_crawl
+from tests.made_documents import commit_documents
 from tests.unit.runtime.counting_store import CountingStore, Killed
 
 BY_URL = "https://mill4.example/4"
@@ -228,6 +230,21 @@ def test_a_crawl_that_comes_later_brings_none_of_them_back(made, store, tmp_path
     downstream(store)
     assert verify(context(store)).left.num_rows == 0
     assert not any(named(row) for name in ("corpus", "heldout") for row in rows(store, name))
+
+
+def test_a_document_without_an_address_is_found_by_its_id_and_by_its_text():
+    """Books and rows of tables have none."""
+    texts = [f"page {i} of a book that stands nowhere on the web" for i in range(4)]
+    ctx = context(open_store(f"memory://{uuid.uuid4().hex}"))
+    commit_documents(ctx, {"book": [{"text": text, "url": None, "domain": None} for text in texts]})
+    ids = [row["id"] for row in rows(ctx.store, "documents")]
+    asked = targets("id", ids[:1], source="f")
+    request(ctx, asked + targets("text", [text_digests(pa.array(texts[1:2]))[0].as_py()], source="f"), "")
+    assert apply(ctx).found == {"id": 1, "text": 1}
+    assert [row["text"] for row in rows(ctx.store, "documents")] == [None, None, *texts[2:]]
+    assert [row["id"] for row in rows(ctx.store, "documents")] == ids
+    assert verify(ctx).left.num_rows == 0
+    assert not apply(ctx).found
 
 
 def test_applying_twice_writes_no_version(store):

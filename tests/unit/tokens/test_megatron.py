@@ -12,7 +12,7 @@ from tests.unit.tokens.test_shards import shard
 
 def megatron_reader():
     if importlib.util.find_spec("megatron") is None or importlib.util.find_spec("torch") is None:
-        pytest.skip("megatron-core and torch are not installed: pip install --no-deps megatron-core==0.16.1")
+        pytest.skip("megatron-core and torch are not installed: `make setup-test` brings both")
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     return IndexedDataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_newer_version_grows_a_cell_or_is_a_new_one_and_its_seen_documents_are
     source = RowSource(store, made.plan)
     tokens = {t for p in range(40, made.plan.end_position) for t in source.row(p).ids.tolist()}
     assert tokens & set(range(1600, 1777)), "the new shard is read"
-    with pytest.raises(ConfigError, match=r"weights name cells \['zh.web@v3'\]"):
+    with pytest.raises(ConfigError, match=r"weights name 'zh.web@v3', which fits no cell"):
         amended(store, RunLog(store, "tiny").state, replace(asked, weights={"zh.web@v3": 1}), 40)
 
 
@@ -153,13 +154,29 @@ def test_a_branch_shares_the_rows_before_its_checkpoint_and_leaves_the_run_alone
         RunLog(store, "stem").begin_branch(stem.plan, stem.recipe, {}, {})
 
 
+def test_a_mixture_is_given_by_cell_and_what_a_cap_leaves_over_is_listed(store):
+    mixture = ["--mixture", "zh.web=1", "--set", "steps=60", "--set", "max_laps=1"]
+    out = json.loads(call(store, "branch", "tiny@5", "--name", "zh", *mixture, "--json"))
+    assert out["steps"]["after"] < out["steps"]["asked"]
+    left = {cell["cell"]: cell["tokens_left"] for cell in out["cells"]}
+    # 161 tokens, 50 of them before; 111 give two batches of 4 rows of 10.
+    assert left == {"zh.web": 161 - 50 - 80, "en.web": 623 - 150}
+    text = call(store, "amend", "tiny", *mixture, "--dry-run")
+    assert re.search(r"zh\.web: \d+ tokens of max_laps are left over", text)
+    with pytest.raises(ConfigError, match="is not CELL=WEIGHT"):
+        call(store, "amend", "tiny", "--mixture", "zh.web", "--dry-run")
+
+
 def test_losses_of_two_runs_are_set_side_by_side(store):
     for name, offset in (("tiny", 0.0), ("stem", 0.25)):
         lines = [{"step": s, "loss": 5.0 - s / 10 + offset, "digest": "a" if s < 4 else name} for s in range(1, 11)]
+        for line in lines:
+            line |= {"loss_by_cell": {"en": 3.0 + 2 * offset, name: 1.0}, "tokens_by_cell": {"en": 7, name: 3}}
         body = "".join(json.dumps(line) + "\n" for line in lines).encode()
         store.put(f"runs/{name}/metrics/attempt-0001/step-00000001-x.jsonl", body)
     RunLog(store, "stem").write_plan(RunLog(store, "tiny").state.plan, RECIPE)
     told = json.loads(call(store, "compare", "tiny", "stem", "--json"))
     assert told["difference"] == 0.25
     assert told["same_rows_up_to_step"] == 3
+    assert told["loss_by_cell"] == {"en": [3.0, 3.5]}
     assert "+0.2500" in call(store, "compare", "tiny", "stem")

@@ -1,6 +1,7 @@
 # ruff: noqa: E402  (torch may be absent)
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from pipelines.errors import ConfigError
 from training.data.rows import SpecialTokens, build_row, empty_row
-from training.model.attention import alibi_slopes, document_mask
+from training.model.attention import alibi_slopes, attention_of, document_mask
 from training.model.decoder import Decoder, ModelConfig, initialise
 from training.model.presets import PRESETS, preset
 
@@ -58,19 +59,19 @@ def test_the_mask_is_causal_within_documents():
 
 
 def test_an_empty_row_has_no_loss_and_a_zero_gradient(model):
-    loss = model(*tensors(empty_row(8, SPECIAL)))
+    loss = model(*tensors(empty_row(8, SPECIAL))).sum()
     loss.backward()
     assert loss.item() == 0.0
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in model.parameters())
     model.zero_grad()
 
 
-def test_the_loss_is_the_sum_over_labels(model):
+def test_the_loss_of_a_row_is_the_sum_over_its_labels(model):
     batch = tensors(row([10, 11, 12, 2, 13, 14, 15, 16]), row([10, 4, 12, 2, 13, 14], [15, 16]))
     with torch.no_grad():
         losses = model.token_losses(*batch)
         assert torch.equal(losses == 0, batch[3] == -100)
-        assert torch.allclose(model(*batch), losses.sum())
+        assert torch.allclose(model(*batch), losses.sum(dim=1))
 
 
 def test_weights_depend_on_seed_and_name_only():
@@ -160,6 +161,33 @@ def test_flex_attention_has_the_losses_of_the_dense_mask_and_on_a_gpu_its_gradie
         with torch.no_grad():
             found.append(model.token_losses(*batch))
     assert torch.allclose(*found, atol=1e-5)
+
+
+def plain_varlen(q, k, v, starts, ends, most_q, most_k, *, window_size, enable_gqa):
+    """What flash attention's kernel for many lengths is asked for, a document at a time."""
+    assert window_size == (-1, 0) and starts is ends and ends.dtype == torch.int32
+    found = []
+    for first, last in itertools.pairwise(ends.tolist()):
+        assert 0 < last - first <= most_q == most_k
+        parts = [x[first:last].transpose(0, 1).unsqueeze(0) for x in (q, k, v)]
+        out = torch.nn.functional.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=enable_gqa)
+        found.append(out.squeeze(0).transpose(0, 1))
+    return torch.cat(found)
+
+
+def test_attention_of_many_lengths_at_once_has_the_losses_and_gradients_of_the_dense_mask(monkeypatch):
+    monkeypatch.setattr("training.model.attention._flash_varlen", lambda: plain_varlen)
+    require_equal(losses_and_gradients("rope", "dense"), losses_and_gradients("rope", "varlen"))
+    with pytest.raises(ConfigError, match="no bias"):
+        losses_and_gradients("alibi", "varlen")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention has no kernel on a CPU")
+def test_flash_attentions_own_kernel_agrees_with_the_dense_mask_in_half_precision():
+    documents = torch.tensor([[0] * 40 + [1] * 88, [0] * 128], device="cuda")
+    q, k, v = (torch.randn(2, heads, 128, 64, device="cuda", dtype=torch.bfloat16) for heads in (4, 2, 2))
+    dense, varlen = (attention_of(documents, documents, way=way)(q, k, v) for way in ("dense", "varlen"))
+    assert (dense - varlen).abs().max() < 2e-2
 
 
 def test_alibi_slopes_are_the_published_ones_and_its_bias_is_of_the_distance():

@@ -16,12 +16,13 @@ pytest.importorskip("deepspeed")
 from pipelines.errors import ConfigError
 from tests.unit.training.ranks import run_ranks
 from training.data.rows import RowArrays, SpecialTokens, build_row
-from training.engine import Engine, EngineConfig
-from training.model.decoder import Decoder, ModelConfig, initialise
+from training.engine import Engine
+from training.layout import EngineConfig
+from training.model.decoder import Decoder, ModelConfig, draw, initialise, parameter_shapes
 
 pytestmark = pytest.mark.torch
 
-MODEL = ModelConfig(vocab_size=61, d_model=24, layers=2, heads=2, kv_heads=1, d_ff=40)
+MODEL = ModelConfig(vocab_size=61, d_model=24, layers=3, heads=4, kv_heads=2, d_ff=40)
 SPECIAL = SpecialTokens(eos_id=2, pad_id=3, filler_id=4)
 ENGINE = EngineConfig(zero_stage=1, micro_batch_rows=2, gradient_clip=0.05, persist_below_parameters=100)
 RATE = 3e-3
@@ -42,8 +43,8 @@ def rows_of(step: int) -> list[RowArrays]:
     return rows
 
 
-def reference() -> list[tuple[float, float]]:
-    """(loss, gradient norm) of every step in a bare loop: one process, one batch, no DeepSpeed."""
+def reference() -> list[tuple[list[float], float, float]]:
+    """(losses of the rows, loss, gradient norm) of every step in a bare loop: one process, one batch, no DeepSpeed."""
     model = initialise(Decoder(MODEL), 3)
     groups = [
         {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": ENGINE.weight_decay},
@@ -56,23 +57,29 @@ def reference() -> list[tuple[float, float]]:
         n = sum(row.trained_tokens for row in rows)
         fields = ("ids", "positions", "documents", "labels")
         batch = [torch.from_numpy(np.stack([getattr(row, f) for row in rows])).long() for f in fields]
-        loss = model(*batch) / n
+        by_row = model(*batch)
+        loss = by_row.sum() / n
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), ENGINE.gradient_clip)
         optimizer.step()
         optimizer.zero_grad()
-        curve.append((loss.item(), norm.item()))
+        curve.append((by_row.tolist(), loss.item(), norm.item()))
     return curve
+
+
+def drawn(model: ModelConfig, seed: int):
+    shapes = parameter_shapes(model)
+    return lambda name: draw(model, name, shapes[name], seed)
 
 
 def train(config: EngineConfig) -> list[dict[str, Any]]:
     """What one rank sees: its part of the loss, the norm, and whether the update was applied."""
-    engine = Engine(initialise(Decoder(MODEL), 3), config, SPECIAL)
+    engine = Engine(MODEL, drawn(MODEL, 3), config, SPECIAL)
     steps = []
     for step in range(len(BATCHES)):
         rows = rows_of(step)
-        n, world = len(rows), engine.world_size
-        mine = rows[engine.rank * n // world : (engine.rank + 1) * n // world]
+        n, world = len(rows), engine.data_size
+        mine = rows[engine.data_rank * n // world : (engine.data_rank + 1) * n // world]
         micro_steps = math.ceil(math.ceil(n / world) / config.micro_batch_rows)
         tokens = sum(row.trained_tokens for row in rows)
         outcome = engine.train_step(
@@ -81,47 +88,90 @@ def train(config: EngineConfig) -> list[dict[str, Any]]:
             trained_tokens=tokens,
             learning_rate=RATE,
         )
-        steps.append({"nll": outcome.nll_sum / tokens, "norm": outcome.grad_norm, "applied": outcome.applied})
+        steps.append(
+            {
+                "nll": outcome.nll_sum / tokens,
+                "rows": outcome.row_losses.tolist(),
+                "norm": outcome.grad_norm,
+                "applied": outcome.applied,
+                "speaks": engine.speaks,
+                "evaluated": engine.evaluate(rows_of(0)),
+            }
+        )
     return steps
 
 
 @pytest.fixture(scope="module")
-def curve() -> list[tuple[float, float]]:
+def curve() -> list[tuple[list[float], float, float]]:
     return reference()
 
 
 CONFIGS = [replace(ENGINE, zero_stage=stage) for stage in (0, 1, 2, 3)]
 LOW = [replace(ENGINE, zero_stage=stage, precision="bf16") for stage in (1, 3)]
+LAYOUTS = {
+    1: CONFIGS,
+    2: [
+        *CONFIGS,
+        *(replace(ENGINE, tensor_parallel=2, zero_stage=stage) for stage in (1, 2, 3)),
+        replace(ENGINE, pipeline_stages=2),
+        replace(ENGINE, zero_stage=2, offload="optimizer"),
+        replace(ENGINE, zero_stage=3, offload="all", checkpoint_activations=True),
+        replace(ENGINE, pipeline_stages=2, checkpoint_activations=True),
+    ],
+    3: [*CONFIGS, replace(ENGINE, pipeline_stages=3)],
+    4: [
+        replace(ENGINE, tensor_parallel=2, zero_stage=3),
+        replace(ENGINE, pipeline_stages=2),
+        replace(ENGINE, pipeline_stages=2, tensor_parallel=2),
+    ],
+}
 
 
 def train_each(configs: list[EngineConfig]) -> list[list[dict[str, Any]]]:
     return [train(config) for config in configs]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_loss_and_gradient_norm_equal_one_process_at_any_world_size_and_stage(curve, world_size):
-    ranks = run_ranks(train_each, world_size, CONFIGS)
-    for stage, runs in enumerate(zip(*ranks, strict=True)):
-        for step, (loss, norm) in enumerate(curve):
-            assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, abs=2e-6), (stage, step)
+@pytest.mark.parametrize("world_size", LAYOUTS)
+def test_loss_and_gradient_norm_equal_one_process_in_any_layout(curve, world_size):
+    ranks = run_ranks(train_each, world_size, LAYOUTS[world_size])
+    for config, runs in zip(LAYOUTS[world_size], zip(*ranks, strict=True), strict=True):
+        for step, (by_row, loss, norm) in enumerate(curve):
+            speaking = [run[step] for run in runs if run[step]["speaks"]]
+            assert len(speaking) == world_size // config.tensor_parallel // config.pipeline_stages
+            assert sum(run["nll"] for run in speaking) == pytest.approx(loss, abs=2e-6), (config, step)
+            assert [row for run in speaking for row in run["rows"]] == pytest.approx(by_row, abs=1e-4), (config, step)
+            assert not any(row for run in runs if not run[step]["speaks"] for row in run[step]["rows"])
             for run in runs:
-                assert run[step]["norm"] == pytest.approx(norm, rel=1e-4), (stage, step)
+                assert run[step]["norm"] == pytest.approx(norm, rel=1e-4), (config, step)
                 assert run[step]["applied"]
+            assert {run[step]["evaluated"] for run in runs} == {runs[0][step]["evaluated"]}
+            assert runs[0][step]["evaluated"] == pytest.approx(sum(curve[0][0]), rel=0.2)
+
+
+@pytest.mark.slow
+def test_compiled_layers_have_the_losses_of_plain_ones(curve):
+    [[run]] = run_ranks(train_each, 1, [replace(ENGINE, compile_model=True)])
+    for step, (_, loss, norm) in enumerate(curve):
+        assert run[step]["nll"] == pytest.approx(loss, abs=1e-5)
+        assert run[step]["norm"] == pytest.approx(norm, rel=1e-4)
 
 
 @pytest.mark.slow
 def test_bf16_stays_near_the_fp32_curve(curve):
     for runs in zip(*run_ranks(train_each, 2, LOW), strict=True):
-        for step, (loss, norm) in enumerate(curve):
+        for step, (_, loss, norm) in enumerate(curve):
             assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, rel=5e-3)
             assert runs[0][step]["norm"] == pytest.approx(norm, rel=5e-2)
 
 
+DROPPING = [*CONFIGS, replace(ENGINE, tensor_parallel=2)]
+
+
 def drop_one() -> list[tuple[bool, bool, bool, int]]:
-    """At each stage: an update that is infinite on rank 0 only, then a good one."""
+    """In each layout: an update that is infinite on rank 0 only, then a good one."""
     seen = []
-    for config in CONFIGS:
-        engine = Engine(initialise(Decoder(MODEL), 3), config, SPECIAL)
+    for config in DROPPING:
+        engine = Engine(MODEL, drawn(MODEL, 3), config, SPECIAL)
         before = [fragment.tensors["master"].clone() for fragment in engine.fragments(owned=False)]
         first = engine.train_step(
             rows_of(0)[:2],
@@ -137,9 +187,24 @@ def drop_one() -> list[tuple[bool, bool, bool, int]]:
 
 
 def test_a_non_finite_gradient_on_one_rank_drops_the_update_on_all_and_is_seen():
-    assert run_ranks(drop_one, 2) == [[(False, True, True, 1)] * 4] * 2
+    assert run_ranks(drop_one, 2) == [[(False, True, True, 1)] * len(DROPPING)] * 2
 
 
-def test_bf16_without_masters_is_refused():
-    with pytest.raises(ConfigError, match="no fp32 master"):
-        EngineConfig(zero_stage=0, precision="bf16")
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"zero_stage": 0, "precision": "bf16"}, "no fp32 master"),
+        ({"zero_stage": 2, "pipeline_stages": 2}, "pipeline stages with zero_stage 2"),
+        ({"zero_stage": 3, "pipeline_stages": 2}, "pipeline stages with zero_stage 3"),
+        ({"zero_stage": 0, "tensor_parallel": 2}, "no gradient norm over the tensor ranks"),
+        ({"zero_stage": 0, "offload": "optimizer"}, "no masters to keep"),
+        ({"zero_stage": 2, "offload": "all"}, "only stage 3 fetches"),
+        ({"pipeline_stages": 2, "offload": "optimizer"}, "offload with pipeline"),
+        ({"zero_stage": 3, "compile_model": True}, "hooks"),
+        ({"tensor_parallel": 0}, "tensor_parallel 0"),
+        ({"micro_batch_rows": 0}, "at least 1 row"),
+    ],
+)
+def test_what_cannot_be_trained_on_any_machine_is_refused_with_the_reason(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        EngineConfig(**wrong)

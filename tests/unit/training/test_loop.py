@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +19,12 @@ from tests.unit.training.ranks import run_ranks
 from tests.unit.training.training_tasks import MODEL, SETTINGS, STEPS, prepare, train_beside_a_newer_attempt, train_runs
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.saved import load_decoder
+from training.data.stream import RowSource
 from training.metrics import read_metrics
-from training.model.decoder import Decoder
+from training.model.decoder import Decoder, initialise, parameter_shapes
 from training.run_log import RunLog
 from training.start import find_start, first_weights
+from training.step_metrics import PARTS
 
 pytestmark = pytest.mark.torch
 
@@ -129,6 +132,106 @@ def test_an_attempt_that_was_overtaken_leaves_on_every_rank_and_commits_nothing(
     assert (state.attempt, state.checkpoint["step"], state.finished) == (2, 5, None)
 
 
+def test_the_nearest_whole_checkpoint_of_the_nodes_or_the_store_is_gone_on_from(unbroken, tmp_path):
+    def near(root: Path, folder: str = "near", **other):
+        return replace(SETTINGS, local_every_steps=2, local_folder=str(root / folder), **other)
+
+    # Dead after step 9: the store has step 5, the folders 6 and 8, and older ones were removed there.
+    first, apart = tmp_path / "first", tmp_path / "apart"
+    prepare(str(first))
+    prepare(str(apart))
+    jobs = [(str(first), "tiny", near(first, zero_stage=2), 9), (str(apart), "tiny", near(apart, "node-"), 9)]
+    run_ranks(train_runs, 2, jobs)
+    for near_by in ("first/near", "apart/node-0", "apart/node-1"):
+        steps = {
+            key.name for key in (tmp_path / near_by / "runs/tiny/checkpoints").iterdir() if any(key.rglob("*.f32"))
+        }
+        assert steps == {"step-00000006", "step-00000008"}
+    jobs = []
+    for name in ("whole", "spoilt", "gone"):
+        shutil.copytree(first, tmp_path / name)
+        jobs.append((str(tmp_path / name), "tiny", near(tmp_path / name), None))
+    shutil.copytree(apart, tmp_path / "one-node-of-two")
+    jobs.append((str(tmp_path / "one-node-of-two"), "tiny", near(tmp_path / "one-node-of-two", "node-"), None))
+    slices = next((tmp_path / "spoilt/near/runs/tiny/checkpoints/step-00000008").rglob("rank-00001-*.f32"))
+    body = bytearray(slices.read_bytes())
+    body[100] ^= 1
+    slices.write_bytes(body)
+    shutil.rmtree(tmp_path / "gone/near")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(unbroken[0], damaged)
+    sorted((damaged / "runs/tiny/log").iterdir())[-1].unlink()  # that it is finished
+    slices = next((damaged / "runs/tiny/checkpoints/step-00000014").rglob("*.f32"))
+    slices.write_bytes(slices.read_bytes()[:-2000])
+    jobs.append((str(damaged), "tiny", SETTINGS, None))
+    ranks = run_ranks(train_runs, 1, jobs)
+    both = (str(apart), "tiny", near(apart, "node-"), None)
+    runs = [*zip(jobs, ranks[0], strict=True), (both, run_ranks(train_runs, 2, [both])[0][0])]
+    begun = {job[0].rpartition("/")[2]: run["steps"][0]["step"] for job, run in runs}
+    assert begun == {"whole": 9, "spoilt": 7, "gone": 6, "one-node-of-two": 6, "damaged": 11, "apart": 9}
+    [incident] = (damaged / "runs/tiny/incidents").iterdir()
+    assert "went on from step 10" in incident.read_text()
+    assert "step 14: " in incident.read_text()
+    for job, run in runs:
+        assert run["digest"] == unbroken[1]["digest"]
+        assert max(abs(losses(run)[step] - losses(unbroken[1])[step]) for step in losses(run)) < 2e-6
+        assert [m["step"] for m in read_metrics(open_store(job[0]), "tiny")] == list(range(1, STEPS + 1))
+        saved = [e["step"] for _, e in RunLog(open_store(job[0]), "tiny").entries("checkpoint")]
+        assert saved == [5, 10, STEPS, STEPS] if job[0].endswith("damaged") else [5, 10, STEPS]
+    assert not list((tmp_path / "whole/near").rglob("*.f32")), "a finished run needs none"
+
+
+def test_losses_by_cell_are_those_of_the_rows_and_the_same_in_any_layout(unbroken, broken, tmp_path):
+    store = open_store(unbroken[0])
+    log = RunLog(store, "tiny")
+    source, metrics = RowSource(store, log.state.plan), unbroken[1]["steps"]
+    model = initialise(Decoder(MODEL), log.state.recipe["seed"])
+    sums: dict[str, list[float]] = {}
+    for position in source.batches.batch(0).positions:
+        row, where = source.row(int(position)), source.order.row(int(position))
+        cell = source.plan.segments[0].cells[where.cell].name
+        batch = [torch.from_numpy(getattr(row, f)[None]).long() for f in ("ids", "positions", "documents", "labels")]
+        loss, labels = sums.get(cell, (0.0, 0))
+        with torch.no_grad():
+            sums[cell] = [loss + float(model(*batch).sum()), labels + row.trained_tokens]
+    assert set(sums) == {"en.web", "zh.web"}
+    assert metrics[0]["tokens_by_cell"] == {cell: labels for cell, (_, labels) in sums.items()}
+    for cell, (loss, labels) in sums.items():
+        assert metrics[0]["loss_by_cell"][cell] == pytest.approx(loss / labels, rel=1e-5)
+    jobs, zero_3 = [], {"zero_stage": 3, "persist_below_parameters": 100}
+    for name, layout in (("zero-3", zero_3), ("pipeline", {"pipeline_stages": 2})):
+        prepare(str(tmp_path / name))
+        jobs.append((str(tmp_path / name), "tiny", replace(SETTINGS, **layout), 3))
+    for run in (broken[1], *run_ranks(train_runs, 2, jobs)[0]):
+        for one, other in zip(metrics, run["steps"], strict=False):
+            assert one["tokens_by_cell"] == other["tokens_by_cell"]
+            assert one["loss_by_cell"] == pytest.approx(other["loss_by_cell"], abs=5e-6)
+            assert other["optimizer_seconds"] > 0
+    for one in metrics:
+        assert sum(one["tokens_by_cell"].values()) == one["batch_tokens"]
+        whole = sum(one["loss_by_cell"][cell] * n for cell, n in one["tokens_by_cell"].items())
+        assert whole / one["batch_tokens"] == pytest.approx(one["loss"])
+    for step in metrics:
+        parts = [step[f"{part}_seconds"] for part in PARTS]
+        assert sum(parts) == pytest.approx(step["seconds"])
+        assert min(step["forward_backward_seconds"], step["optimizer_seconds"]) > 0
+        assert (step["mfu"], step["peak_gpu_bytes"]) == (None, None)
+
+
+def test_old_checkpoints_go_and_milestones_stay(unbroken, tmp_path):
+    root = str(tmp_path / "run")
+    prepare(root)
+    settings = replace(SETTINGS, checkpoint_every_steps=3, milestone_every_steps=4, keep_last=1, background_saves=True)
+    [[run]] = run_ranks(train_runs, 1, [(root, "tiny", settings, None)])
+    assert run["digest"] == unbroken[1]["digest"]
+    log = RunLog(open_store(root), "tiny")
+    assert [e["step"] for _, e in log.entries("checkpoint")] == [3, 4, 6, 8, 9, 12, STEPS]
+    assert {c["step"] for c in log.state.kept if c.get("milestone")} == {4, 8, 12}
+    assert STEPS in {c["step"] for c in log.state.kept}
+    there = {p.name for p in Path(root, "runs/tiny/checkpoints").iterdir() if any(p.rglob("*.f32"))}
+    assert there == {f"step-{c['step']:08d}" for c in log.state.kept}
+
+
 @pytest.mark.slow
 def test_a_zero_3_checkpoint_is_read_by_zero_2_on_three_ranks(unbroken, tmp_path):
     root = str(tmp_path / "run")
@@ -162,8 +265,6 @@ def test_weights_read_without_deepspeed_have_the_loss_that_the_checkpoint_states
     import numpy as np
     import torch
 
-    from training.data.stream import RowSource
-
     store = open_store(unbroken[0])
     state = RunLog(store, "tiny").state
     reader = CheckpointReader(store, state.checkpoint["key"], state.checkpoint["sha256"])
@@ -172,7 +273,7 @@ def test_weights_read_without_deepspeed_have_the_loss_that_the_checkpoint_states
     fields = ("ids", "positions", "documents", "labels")
     batch = [torch.from_numpy(np.stack([getattr(row, f) for row in rows])).long() for f in fields]
     with torch.no_grad():
-        loss = model(*batch).item() / sum(row.trained_tokens for row in rows)
+        loss = model(*batch).sum().item() / sum(row.trained_tokens for row in rows)
     assert loss == pytest.approx(reader.body["probe"]["loss"], rel=1e-5)
 
 
@@ -199,13 +300,13 @@ def test_a_run_may_begin_with_the_weights_of_another_ones_checkpoint(unbroken):
     store = open_store(unbroken[0])
     start, config = find_start(store, f"tiny@{STEPS}")
     assert config == MODEL
-    begun = first_weights(store, Decoder(config), 99, start)
-    drawn = first_weights(store, Decoder(config), 99, None)
+    begun = first_weights(store, config, 99, start)
+    drawn = first_weights(store, config, 99, None)
     entry = RunLog(store, "tiny").state.checkpoint
     trained = load_decoder(CheckpointReader(store, entry["key"], entry["sha256"]))
-    for one, two, other in zip(begun.parameters(), trained.parameters(), drawn.parameters(), strict=True):
-        assert torch.equal(one, two)
-        assert not torch.equal(one, other)
+    for name, weights in trained.named_parameters():
+        assert torch.equal(begun(name), weights)
+        assert not torch.equal(begun(name), drawn(name))
     with pytest.raises(InputError, match=r"no checkpoint of step 7"):
         find_start(store, "tiny@7")
     with pytest.raises(InputError, match="neither a folder nor RUN@STEP"):
@@ -216,16 +317,15 @@ def test_a_run_that_begins_with_a_folder_pins_what_is_in_it(unbroken, tmp_path):
     pytest.importorskip("safetensors")
     from training.model.llama import write_llama
 
-    model = first_weights(open_store(unbroken[0]), Decoder(MODEL), 4, None)
-    weights = dict(model.named_parameters())
-    write_llama(tmp_path / "hf", MODEL, list(weights), lambda n: weights[n].data, dtype="float32", ids={}, longest=24)
+    drawn, names = first_weights(open_store(unbroken[0]), MODEL, 4, None), list(parameter_shapes(MODEL))
+    write_llama(tmp_path / "hf", MODEL, names, drawn, dtype="float32", ids={}, longest=24)
     store = open_store(unbroken[0])
     start, config = find_start(store, str(tmp_path / "hf"))
-    begun = first_weights(store, Decoder(config), 1, start)
-    assert all(torch.equal(one, two) for one, two in zip(begun.parameters(), model.parameters(), strict=True))
+    begun = first_weights(store, config, 1, start)
+    assert all(torch.equal(begun(name), drawn(name)) for name in names)
     (tmp_path / "hf" / "config.json").write_text((tmp_path / "hf" / "config.json").read_text() + " ")
     with pytest.raises(IntegrityError, match="the run pins"):
-        first_weights(store, Decoder(config), 1, start)
+        first_weights(store, config, 1, start)
 
 
 def test_saves_in_the_background_are_whole_and_a_death_beside_one_costs_at_most_that_one(unbroken, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
-from training.data.mixture import BLOCK_SLOTS, Mixture, integer_shares
+from training.data.mixture import BLOCK_SLOTS, Mixture, cell_weights, integer_shares
 
 VECTORS = json.loads((Path(__file__).parent / "order_vectors.json").read_text())
 
@@ -61,3 +61,14 @@ def test_shares_follow_the_largest_remainder_and_ties_go_to_the_lower_cell():
 def test_shares_that_do_not_fill_the_block_are_refused():
     with pytest.raises(ConfigError, match="expected 65536"):
         Mixture([1, 2, 3])
+
+
+def test_weights_by_pattern_are_shared_by_tokens_and_names_go_first():
+    tokens = {"en.web.q0": 100, "en.web.q1": 300, "zh.web.q1": 50, "zh.book.qx": 0}
+    assert cell_weights({"en.web.*": 4, "zh.web.q1": 1}, tokens) == {"en.web.q0": 1, "en.web.q1": 3, "zh.web.q1": 1}
+    assert cell_weights({"en.web.q0": 5, "en.web.*": 3}, tokens) == {"en.web.q0": 5, "en.web.q1": 3}
+    assert cell_weights({}, tokens) == {"en.web.q0": 100, "en.web.q1": 300, "zh.web.q1": 50}
+    with pytest.raises(ConfigError, match="fits no cell"):
+        cell_weights({"zh.book.*": 1}, tokens)
+    with pytest.raises(ConfigError, match="fits both"):
+        cell_weights({"en.*": 1, "*.web.*": 1}, tokens)

@@ -82,6 +82,18 @@ def test_a_ramp_moves_the_shares_in_constant_pieces():
     assert BatchPlan(later).steps == 200
 
 
+def test_a_batch_ramp_changes_the_rows_of_a_step_and_no_row():
+    asked = change(batch_ramp=((12, 8), (15, 16)), ramp_steps=6, steps=20)
+    later, batches = revise(first_plan(), asked, 24, SIZES), BatchPlan(revise(first_plan(), asked, 24, SIZES))
+    assert [len(batches.batch(step).positions) for step in range(20)] == [4] * 12 + [8] * 3 + [16] * 5
+    alone = revise(first_plan(), change(ramp_steps=6, steps=40), 24, SIZES)
+    assert rows_of(later, SIZES, 24) == rows_of(first_plan(), SIZES, 24)
+    assert rows_of(alone, SIZES, 48)[24:] == rows_of(later, SIZES, 48)[24:], "the mixture's ramp begins alike"
+    for wrong in (((6, 8),), ((12, 8), (12, 9)), ((15, 8), (12, 9))):
+        with pytest.raises(ConfigError, match="rising steps of the run after step 6"):
+            revise(first_plan(), change(batch_ramp=wrong), 24, SIZES)
+
+
 @pytest.mark.parametrize("policy", ["stop", "reweight", "repeat"])
 def test_an_exhausted_cell_ends_the_run_leaves_the_mixture_or_comes_again(policy):
     later = revise(first_plan(), change(max_laps=1, on_depletion=policy, steps=70), 8, SIZES)
@@ -120,6 +132,7 @@ def test_any_chain_of_changes_is_a_plan_that_reads_and_never_moves_a_row(draw):
             steps=step + draw.draw(st.integers(1, 30)),
             ramp_steps=draw.draw(st.sampled_from([0, 0, 5, 40])),
             max_laps=draw.draw(st.sampled_from([None, 1, 2])),
+            batch_ramp=draw.draw(st.sampled_from([(), ((step + 2, 3), (step + 5, 7))])),
             on_depletion=draw.draw(st.sampled_from(["stop", "reweight", "repeat"])),
             skips=skips,
         )

@@ -11,7 +11,7 @@ from pipelines.datasets.store import Store, open_store
 from pipelines.errors import ConflictError
 from tests.unit.training.token_shards import documents_of, write_tokens
 from training.data.plan import DatasetPin, single_segment_plan
-from training.engine import EngineConfig
+from training.layout import EngineConfig
 from training.loop import LoopSettings, recipe_of, train
 from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunLog, request_stop
@@ -25,7 +25,9 @@ SETTINGS = LoopSettings(
 STEPS = 14
 
 
-def prepare(root: str, *, run: str = "tiny", steps: int = STEPS, precision: str = "fp32") -> Store:
+def prepare(
+    root: str, *, run: str = "tiny", steps: int = STEPS, precision: str = "fp32", model: ModelConfig = MODEL
+) -> Store:
     """A store with token shards and a run whose plan is written."""
     store = open_store(root)
     cells = {
@@ -42,7 +44,7 @@ def prepare(root: str, *, run: str = "tiny", steps: int = STEPS, precision: str 
         steps=steps,
         skips=[(9, 12), (40, 50)],
     )
-    recipe = recipe_of(MODEL, Schedule(), replace(ENGINE, precision=precision), seed=5)
+    recipe = recipe_of(model, Schedule(), replace(ENGINE, precision=precision), seed=5)
     RunLog(store, run).write_plan(plan, recipe)
     return store
 
@@ -54,7 +56,12 @@ class DeathError(Exception):
 def train_run(
     root: str, run: str, settings: LoopSettings, crash_at: int | None = None, stop_at: int | None = None
 ) -> dict[str, Any]:
-    """Train on this rank; what it saw.  `crash_at`: die right after that step; `stop_at`: ask to stop."""
+    """Train on this rank; what it saw.  `crash_at`: die right after that step; `stop_at`: ask to stop.
+
+    A local folder `.../node-` is one of its own for every rank.
+    """
+    if settings.local_folder.endswith("node-"):
+        settings = replace(settings, local_folder=f"{settings.local_folder}{torch.distributed.get_rank()}")
     seen: list[dict[str, Any]] = []
 
     def on_step(metrics: dict[str, Any]) -> None:
