@@ -35,7 +35,7 @@ def plan_of(config: Config, context: Context) -> tuple[Any, dict[str, Any]]:
     laps = ", ".join(f"{cell} {count:.2f}" for cell, count in order.laps_read().items())
     context.progress.say(f"laps of each cell that {config.all_steps} steps read: {laps}")
     engine = EngineConfig(
-        **{name: getattr(config, name) for name in _OF_THE_LOOP if name in LAYOUT_FIELDS},
+        **{name: getattr(config, name) for name in LAYOUT_FIELDS if hasattr(config, name)},
         precision=config.precision,
         gradient_clip=config.gradient_clip,
         weight_decay=config.weight_decay,
