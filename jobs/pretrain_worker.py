@@ -24,7 +24,8 @@ def train_worker(task: dict[str, Any]) -> None:
 
     def on_step(metrics: dict[str, Any]) -> None:
         if metrics["step"] % task["report_every_steps"] == 0:  # equal on all ranks: report is a barrier
-            ray.train.report({name: metrics[name] for name in ("step", "loss", "grad_norm", "trained_tokens")})
+            told = ("step", "loss", "grad_norm", "trained_tokens", "tokens_per_s")
+            ray.train.report({name: metrics[name] for name in told})
 
     try:
         train(store, task["run"], LoopSettings(**task["settings"]), on_step=on_step, started_by=task["job"])

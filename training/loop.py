@@ -8,8 +8,6 @@ ranks.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import platform
 import time
@@ -23,19 +21,9 @@ import torch
 from pydantic import TypeAdapter
 
 from pipelines.datasets.store import Store
-from pipelines.errors import (
-    ConfigError,
-    ConflictError,
-    GristmillError,
-    InputError,
-    IntegrityError,
-    MissingObjectError,
-    StoreError,
-)
-from training.checkpoint.local import LocalCheckpoint, LocalTier
-from training.checkpoint.reader import CheckpointReader
-from training.checkpoint.retention import Retention, is_milestone
-from training.checkpoint.saved import Progress, Save, fill, prove, read_runs
+from pipelines.errors import ConfigError, ConflictError, GristmillError, InputError, IntegrityError
+from training.checkpoint.saved import Progress
+from training.checkpoint.tiers import Moment, Tiers
 from training.data.rows import Void
 from training.data.stream import RowSource, RowStream, StepRows
 from training.engine import Engine
@@ -72,7 +60,7 @@ class LoopSettings:
     milestone_every_tokens: int = 0
     keep_last: int = 0  # checkpoints that stay beside the milestones; 0: all
     background_saves: bool = True  # upload while training goes on; copies take 12 bytes a parameter that a rank owns
-    probe_rows: int = 4
+    probe_rows: int = 2  # a save waits for their forward pass; two, as one may be taken down
     rows_ahead: int = 256
     requests_in_flight: int = 64
     max_voids_of_a_shard: int = 3  # pages that stayed corrupt; also at most VOID_SHARE of the plan's tokens
@@ -134,7 +122,6 @@ def train(
             update = attempt.update(batch, agreed.tokens, rate)
             attempt.advance(batch, agreed, update)
             on_step(attempt.record(batch, agreed, update, rate))
-            attempt.commit_uploaded()
             attempt.save_where_due()
     return attempt.close()
 
@@ -172,7 +159,7 @@ class _Attempt:
         self._number, self._folder = number, f"attempt-{number:04d}"
         self._source = RowSource(store, state.plan, in_flight=settings.requests_in_flight)
         rows = min(settings.probe_rows, self._source.batches.rows)
-        self._probe = [self._source.row(self._source.batches.select(i)) for i in range(rows)]
+        probe = [self._source.row(self._source.batches.select(i)) for i in range(rows)]
         self._model = TypeAdapter(ModelConfig).validate_python(state.recipe["model"])
         layout = {name: getattr(settings, name) for name in LAYOUT_FIELDS}
         config = EngineConfig(**layout, **state.recipe["optimizer"])
@@ -189,21 +176,27 @@ class _Attempt:
         self._looked, self._shown = time.monotonic(), -1e9
         self._dropped = 0
         self._voids: list[dict[str, Any]] = []
-        self._in_flight: _InFlight | None = None
-        self._local_in_flight: Save | None = None
-        self._are_uploaded = self._are_local = False
-        self._retention = Retention(writer, settings.keep_last) if writer else None
-        self._local = LocalTier(settings.local_folder, run) if settings.local_folder else None
-        self._facts: dict[str, Any] = {
-            "attempt": number,
+        facts = {
+            "identity": state.identity,
             "plan": {"revision": state.revision, "sha256": state.plan.sha256},
-            "parent": None,
             "tokenizer_sha256": self._source.shards.tokenizer["manifest_sha256"],
         }
+        self._are_uploaded = (False, False)
+        self._tiers = Tiers(
+            self._engine,
+            store,
+            run,
+            settings,
+            number=number,
+            writer=writer,
+            model=self._model,
+            probe=probe,
+            facts=facts,
+            before_save=self._metrics.flush if self._metrics else lambda: None,
+        )
         self.plan = state.plan
         self.schedule = TypeAdapter(Schedule).validate_python(state.recipe["schedule"])
         self.progress, self.loss = Progress(), None
-        self._saved: Progress | None = None  # by the newest checkpoint of the store
 
     @classmethod
     def open(cls, store: Store, run: str, settings: LoopSettings, started_by: str) -> Self:
@@ -216,7 +209,8 @@ class _Attempt:
         number, entry = _share([writer.number, log.state.number] if writer else [0, 0])
         state = log.state_at(entry)
         attempt = cls(store, run, settings, state, number, writer)
-        attempt._restore(state)
+        if (begun := attempt._tiers.restore(state)) is not None:
+            attempt.progress, attempt.loss, attempt._voids = begun
         if settings.tensorboard and writer:
             attempt._board = TensorBoardWriter(settings.tensorboard, run, attempt.progress.step)
         return attempt
@@ -248,17 +242,13 @@ class _Attempt:
         digest = batch.digest if batch.digest < _HALF else batch.digest - (1 << 64)
         squared = sum(squared_lengths(row) for row in batch.rows)
         facts = [batch.trained_tokens, digest, len(batch.voids), squared] if speaks else [0] * 4
-        is_uploaded = self._in_flight is not None and self._in_flight.save.is_uploaded
-        is_local = self._local_in_flight is not None and self._local_in_flight.is_uploaded
         waits = [0] * self._engine.world_size
         waits[self._engine.rank] = round(batch.waited_s * 1e6)
-        vector = torch.tensor(
-            [*facts, order, is_uploaded, is_local, *waits], dtype=torch.int64, device=self._engine.device
-        )
+        numbers = [*facts, order, *self._tiers.uploaded, *waits]
+        vector = torch.tensor(numbers, dtype=torch.int64, device=self._engine.device)
         torch.distributed.all_reduce(vector)  # int64 wraps as the digest's sum mod 2^64 must
         tokens, digest, voids, squared, order, uploaded, local, *waits = (int(value) for value in vector.tolist())
-        self._are_uploaded = uploaded == self._engine.world_size
-        self._are_local = local == self._engine.world_size
+        self._are_uploaded = uploaded == self._engine.world_size, local == self._engine.world_size
         if voids:
             self._add_voids(batch.voids if speaks else [])
         self._clock.lap("control")
@@ -344,105 +334,28 @@ class _Attempt:
         return metrics
 
     def save_where_due(self) -> None:
-        """A checkpoint where the settings want one after this step: in the store, or else in the nodes' folders."""
-        step, s = self.progress.step, self._settings
-        if step % s.checkpoint_every_steps == 0 or self._is_milestone():
-            self.save()
-        elif s.local_every_steps and step % s.local_every_steps == 0:
-            self._save_locally()
-
-    def save(self) -> None:
-        """Metrics first, then the checkpoint that covers them; one is in flight at a time."""
+        """Commit the checkpoints that all ranks have uploaded, and begin the next where one is due."""
         self._clock.lap("other")
-        self._commit()
-        if self._metrics is not None:
-            self._metrics.flush()
-        self._in_flight = _InFlight(self._begin_save(self._store), self._is_milestone())
-        self._saved = self.progress
-        if not self._settings.background_saves:
-            self._commit()
+        store, local = self._are_uploaded
+        self._tiers.commit(store=store, local=local)
+        self._tiers.save_where_due(self._now)
         self._clock.lap("save_wait")
 
-    def _save_locally(self) -> None:
-        if self._local is None:
-            return
-        self._clock.lap("other")
-        self._commit_locally()
-        if self._metrics is not None:
-            self._metrics.flush()
-        self._local_in_flight = self._begin_save(self._local.store)
-        if not self._settings.background_saves:
-            self._commit_locally()
-        self._clock.lap("save_wait")
-
-    def _begin_save(self, store: Store) -> Save:
-        return Save(
-            self._engine,
-            store,
-            self._run,
-            self.progress,
-            folder=self._folder,
-            model=self._model,
-            probe=self._probe,
-            facts={**self._facts, "loss": self.loss, "voids": list(self._voids)},
-        )
-
-    def _is_milestone(self) -> bool:
-        s, before, now = self._settings, self._saved or Progress(), self.progress
-        return is_milestone(
-            (before.step, before.trained_tokens),
-            (now.step, now.trained_tokens),
-            every_steps=s.milestone_every_steps,
-            every_tokens=s.milestone_every_tokens,
-        )
-
-    def commit_uploaded(self) -> None:
-        """Commit what is in flight where all ranks said that it is uploaded."""
-        self._clock.lap("other")
-        if self._are_uploaded:
-            self._commit()
-        if self._are_local:
-            self._commit_locally()
-        self._clock.lap("save_wait")
-
-    def _commit(self) -> None:
-        if self._in_flight is None:
-            return
-        self._in_flight.save.commit(self._writer, milestone=self._in_flight.milestone)
-        self._in_flight, self._are_uploaded = None, False
-        if self._writer is not None and self._retention is not None:
-            self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
-            self._retention.begin()
-
-    def _commit_locally(self) -> None:
-        """A local checkpoint that a rank could not write is left out: the store has the run's."""
-        if self._local_in_flight is None or self._local is None:
-            return
-        try:
-            self._local_in_flight.commit_beside()
-            self._local.remove_old()
-        except StoreError:
-            pass
-        self._local_in_flight, self._are_local = None, False
+    @property
+    def _now(self) -> Moment:
+        return Moment(self.progress, self.loss, self._voids)
 
     def close(self) -> TrainingEnd:
         """Save what is not saved, and say in the chain how the attempt ended."""
         finished = self.progress.step == self._source.batches.steps
         if self._writer is not None and self._writer.log.refresh().revision != self._writer.revision:
             finished = False  # there is more to train, by a newer plan
-        if self._saved != self.progress:
-            self.save()
-        self._commit()
-        if self._local_in_flight is not None:
-            self._local_in_flight.wait()
-        if self._writer is not None and self._retention is not None:
+        self._tiers.finish(self._now)
+        if self._writer is not None:
             self._writer.add("finished" if finished else "stopped", {"loss": self.loss, **self.progress.to_json()})
-            self._retention.finish()
         if self._board is not None:
             self._board.close()
-        torch.distributed.barrier()
-        if finished and self._local is not None:
-            self._local.clear()
+        self._tiers.clean(finished=finished)
         return TrainingEnd(progress=self.progress, loss=self.loss, finished=finished)
 
     def overtaken(self, order: int) -> ConflictError:
@@ -457,90 +370,6 @@ class _Attempt:
             f"run {self._run!r}: a newer attempt than {self._number} was opened; this one may write nothing more",
             mend="let the newer attempt train; nothing was lost",
         )
-
-    def _restore(self, state: RunState) -> None:
-        """Go on from the nearest checkpoint that is whole: of the nodes' folders, then of the store, newest first."""
-        if state.checkpoint is None and self._local is None:
-            return
-        self._know(state.checkpoint)
-        world = self._engine.world_size
-        for local in self._local.agreed(state, world_size=world) if self._local is not None else ():
-            if self._restore_locally(local):
-                return
-        failures: list[str] = []
-        for entry in reversed(state.kept):
-            reader, failure = self._filled(entry)
-            if _all(reader is not None) and reader is not None:
-                self._know(entry)
-                self._go_on(reader)
-                self._tell_of_damage(failures)
-                return
-            failures.append(f"step {entry['step']}: {failure or 'another rank could not read it'}")
-        if failures:
-            raise IntegrityError(
-                f"run {self._run!r} has no whole checkpoint: " + "; ".join(failures),
-                key=(state.checkpoint or {}).get("key"),
-                mend="put the objects back from a copy, or branch from a run that has them",
-            )
-
-    def _know(self, entry: dict[str, Any] | None) -> None:
-        """What the chain says of the checkpoint that is gone on from."""
-        if entry is not None:
-            self._facts["parent"] = _named(entry)
-            self._saved = Progress.from_json({f.name: entry[f.name] for f in fields(Progress)})
-
-    def _filled(self, entry: dict[str, Any]) -> tuple[CheckpointReader | None, str]:
-        """This rank's fragments from a checkpoint of the store, or why that failed."""
-        try:
-            reader = CheckpointReader(self._store, entry["key"], entry["sha256"])
-            fill(self._engine, reader)
-        except (IntegrityError, MissingObjectError) as error:
-            return None, str(error.args[0])
-        return reader, ""
-
-    def _restore_locally(self, local: LocalCheckpoint) -> bool:
-        """Whether every rank found all that it holds whole in its folder, and went on from there.  Collective.
-
-        Nothing is filled before all have read: where no checkpoint is left, the run begins with its first weights.
-        """
-        found = None
-        with contextlib.suppress(IntegrityError, StoreError):
-            reader = CheckpointReader(self._local.store, local.key, local.sha256, in_part=True)
-            found = reader, list(read_runs(self._engine, reader))
-        if not _all(found is not None) or found is None:
-            return False
-        fill(self._engine, *found)
-        self._go_on(found[0])
-        return True
-
-    def _go_on(self, reader: CheckpointReader) -> None:
-        self.progress, self.loss = prove(self._engine, reader, self._probe), reader.body["loss"]
-        self._voids = list(reader.body.get("voids", ()))
-
-    def _tell_of_damage(self, failures: list[str]) -> None:
-        """Keep what was wrong with newer checkpoints: the run goes on, and a person should know."""
-        if failures and self._writer is not None:
-            note = {"error": "IntegrityError", "message": f"went on from step {self.progress.step}", "seen": failures}
-            self._store.put(f"runs/{self._run}/incidents/{self._folder}.json", json.dumps(note, indent=1).encode())
-
-
-class _InFlight(NamedTuple):
-    """A checkpoint on its way to the store."""
-
-    save: Save
-    milestone: bool
-
-
-def _named(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    return {name: checkpoint[name] for name in ("number", "key", "sha256")}
-
-
-def _all(holds: bool) -> bool:
-    """Whether it holds on every rank."""
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    vector = torch.tensor([int(holds)], device=device)
-    torch.distributed.all_reduce(vector, torch.distributed.ReduceOp.MIN)
-    return bool(vector.item())
 
 
 def _peak_of_this_gpu() -> float | None:

@@ -30,11 +30,12 @@ class RunState:
     """What the entries up to `number` say; plan and recipe (model, schedule, optimizer) are the newest.
 
     `first_plan` and `first_recipe` are those that the run began with, `amended_from` the first position at which the
-    newest revision differs from the one before. `kept` are the committed checkpoints that were not retired, oldest
-    first, `checkpoint` the newest of them.
+    newest revision differs from the one before. `identity` is of this chain and of no other with its name. `kept` are
+    the committed checkpoints that were not retired, oldest first, `checkpoint` the newest of them.
     """
 
     number: int = 0
+    identity: str = ""
     revision: int = 0
     plan: Plan | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +58,7 @@ def fold(state: RunState, number: int, entry: dict[str, Any]) -> RunState:
             f"entry {number} of the run's chain is {entry.get('format')!r} {kind!r} after number "
             f"{state.number}; this version reads {FORMAT!r}, one number after the other"
         )
-    state = replace(state, number=number)
+    state = replace(state, number=number, identity=state.identity or entry.get("writer", ""))
     if kind == "plan":
         plan = read_plan(entry["plan"], sha256=entry["sha256"])
         state = replace(state, revision=entry["revision"], plan=plan, recipe=entry["recipe"], finished=None)

@@ -182,9 +182,15 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
     for turn in range(rounds + 1):
         torch.distributed.barrier()
         began = time.perf_counter()
-        progress, facts = Progress(step=turn + 1), {"attempt": 1, "loss": 0.0}
         save = Save(
-            engine, trained.log.store, "tiny", progress, folder="attempt-0001", model=LARGE, probe=[], facts=facts
+            engine,
+            trained.log.store,
+            "tiny",
+            Progress(step=turn + 1),
+            folder="attempt-0001",
+            model=LARGE,
+            probe=trained.probe,
+            facts={"attempt": 1, "loss": 0.0},
         )
         waited = time.perf_counter() - began
         save.wait()

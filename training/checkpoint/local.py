@@ -72,8 +72,8 @@ class LocalTier:
             encoded = self.store.get(info.key)
             body = json.loads(encoded)
             is_on_top = (body["parent"] or {}).get("sha256") == newest.get("sha256") or attempt == newest.get("attempt")
-            is_of_the_plan = state.plan is not None and body["plan"]["sha256"] == state.plan.sha256
-            if is_on_top and is_of_the_plan and step > newest.get("step", -1):
+            is_ours = body["identity"] == state.identity and body["plan"]["revision"] == state.revision
+            if is_on_top and is_ours and step > newest.get("step", -1):
                 yield LocalCheckpoint(attempt, step, info.key, hashlib.sha256(encoded).hexdigest())
 
 

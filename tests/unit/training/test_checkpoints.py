@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -96,7 +96,8 @@ def planned(name: str = "tiny") -> MemoryStore:
 def begin_save(store, attempt: Attempt, step: int) -> Save:
     progress = Progress(step=step, position=2 * step, trained_tokens=10 * step)
     state = attempt.log.state
-    facts = {"attempt": attempt.number, "plan": {"sha256": state.plan.sha256}, "loss": 1.0 / step}
+    facts = {"attempt": attempt.number, "plan": {"revision": state.revision}, "identity": state.identity}
+    facts["loss"] = 1.0 / step
     facts["parent"] = state.checkpoint and {"sha256": state.checkpoint["sha256"]}
     return Save(Filled(step), store, "tiny", progress, folder=attempt.folder, model=MODEL, probe=[], facts=facts)
 
@@ -275,9 +276,11 @@ def test_a_local_checkpoint_counts_where_it_goes_on_from_what_the_chain_names_no
     near.remove_old()
     assert usable() == [(2, 7)]
     assert len({info.key.rpartition("/")[0] for info in near.store.list("runs/")}) == 2
-    plan = replace(second.log.state.plan, seed=9)
-    second.log.revise(plan, RECIPE, from_position=12, note={})
-    assert usable() == [], "by a plan that is changed"
+    again = planned()  # the root was deleted, and the same run begun anew
+    begin_save(near.store, Attempt(RunLog(again, "tiny"), {}), 8).commit_beside()
+    assert usable() == [(2, 7)], "of another run of the same name and plan"
+    second.log.revise(second.log.state.plan, {**RECIPE, "seed": 2}, from_position=12, note={})
+    assert usable() == [], "by a recipe that was amended"
     with pytest.raises(ConfigError, match="local_folder is 's3://b/x'"):
         LocalTier("s3://b/x", "tiny")
 

@@ -222,12 +222,16 @@ def test_old_checkpoints_go_and_milestones_stay(unbroken, tmp_path):
     root = str(tmp_path / "run")
     prepare(root)
     settings = replace(SETTINGS, checkpoint_every_steps=3, milestone_every_steps=4, keep_last=1, background_saves=True)
+    settings = replace(settings, tensorboard=str(tmp_path / "board"), peak_tflops=1.0)
     [[run]] = run_ranks(train_runs, 1, [(root, "tiny", settings, None)])
     assert run["digest"] == unbroken[1]["digest"]
     log = RunLog(open_store(root), "tiny")
     assert [e["step"] for _, e in log.entries("checkpoint")] == [3, 4, 6, 8, 9, 12, STEPS]
     assert {c["step"] for c in log.state.kept if c.get("milestone")} == {4, 8, 12}
     assert STEPS in {c["step"] for c in log.state.kept}
+    assert all(0 < m["mfu"] == m["mfu_without_embedding"] < 1 for m in run["steps"]), "its embeddings are tied"
+    [events] = (tmp_path / "board/tiny").iterdir()
+    assert b"loss_by_cell/zh.web" in events.read_bytes()
     there = {p.name for p in Path(root, "runs/tiny/checkpoints").iterdir() if any(p.rglob("*.f32"))}
     assert there == {f"step-{c['step']:08d}" for c in log.state.kept}
 
