@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jobs.pretrain import newest_run
+from jobs.pretrain_begin import newest_run
 from jobs.runtime.artifacts import make_artifact
 from jobs.runtime.config import content_config, setting, stage_id
 from jobs.runtime.context import Context

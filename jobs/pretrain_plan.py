@@ -121,7 +121,7 @@ def _mixture(config: Any, context: Context) -> tuple[list[dict[str, Any]], dict[
 
     A run that goes on from another is told by itself where that one has not got so far.
     """
-    from jobs.pretrain import parent_of, plan_of
+    from jobs.pretrain_begin import parent_of, plan_of
     from training.data.batches import BatchPlan
     from training.data.order import Order
     from training.data.shards import TokenShards

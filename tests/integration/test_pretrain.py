@@ -20,6 +20,7 @@ pytest.importorskip("deepspeed")
 
 
 from jobs import pretrain
+from jobs.pretrain_begin import choose_run, plan_of
 from jobs.runtime.context import Context
 from jobs.runtime.progress import Progress
 from pipelines.datasets.store import open_store
@@ -155,11 +156,11 @@ def test_changed_settings_start_a_new_run_or_are_refused_as_asked(trained):
     context = Context(store=open_store(root), engine="ray", progress=Told())
     with pytest.raises(ConfigError, match="end_position: 240 there, 246 now"):
         pretrain.run(replace(CONFIG, steps=41, on_change="refuse"), context)
-    plan, recipe = pretrain.plan_of(replace(CONFIG, peak_rate=1e-3), context)
-    assert pretrain.choose_run(replace(CONFIG, peak_rate=1e-3), context, plan, recipe) == "tiny-2"
+    plan, recipe = plan_of(replace(CONFIG, peak_rate=1e-3), context)
+    assert choose_run(replace(CONFIG, peak_rate=1e-3), context, plan, recipe) == "tiny-2"
     assert any("peak_rate" in line for line in context.progress.lines)
-    plan, recipe = pretrain.plan_of(replace(CONFIG, num_workers=5, zero_stage=3), context)
-    assert pretrain.choose_run(CONFIG, context, plan, recipe) == "tiny", "the layout is not part of a run's plan"
+    plan, recipe = plan_of(replace(CONFIG, num_workers=5, zero_stage=3), context)
+    assert choose_run(CONFIG, context, plan, recipe) == "tiny", "the layout is not part of a run's plan"
 
 
 def test_an_error_of_ours_ends_the_run_once_and_is_told(trained, tmp_path):

@@ -13,6 +13,7 @@ pytest.importorskip("deepspeed")
 
 
 from jobs import evaluate_model, pretrain, tokenize_documents, train_tokenizer
+from jobs.pretrain_begin import choose_run, plan_of
 from jobs.runtime.context import Context
 from pipelines.datasets import Dataset, open_dataset
 from pipelines.datasets.dataset import read_parquet
@@ -48,7 +49,7 @@ def root(tmp_path_factory) -> str:
     commit_documents(context, {"a": documents(3, 5)}, name="heldout")
     train_tokenizer.run(train_tokenizer.Config(vocab_size=1600, character_coverage=1.0), context)
     tokenize_documents.run(tokenize_documents.Config(quality=None, shard_tokens=6000), context)
-    plan, recipe = pretrain.plan_of(CONFIG, context)
+    plan, recipe = plan_of(CONFIG, context)
     RunLog(context.store, "tiny").write_plan(plan, recipe)
     run_ranks(train_runs, 1, [(folder, "tiny", LoopSettings(checkpoint_every_steps=6), None)])
     return folder
@@ -165,5 +166,5 @@ def test_an_appended_corpus_means_a_new_run_on_the_grown_tokens(root, tmp_path):
     before, now = (open_dataset(context.store, "tokens", v).parts("shard").select(["unit", "tokens"]) for v in (1, 2))
     assert now.num_rows > before.num_rows
     assert pa.Table.equals(now.filter(pa.compute.is_in(now["unit"], before["unit"].combine_chunks())), before)
-    plan, recipe = pretrain.plan_of(CONFIG, context)
-    assert pretrain.choose_run(CONFIG, context, plan, recipe) == "tiny-2"
+    plan, recipe = plan_of(CONFIG, context)
+    assert choose_run(CONFIG, context, plan, recipe) == "tiny-2"

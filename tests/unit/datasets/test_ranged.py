@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.datasets.parts import read_parquet
 from pipelines.datasets.ranged import RangedParquet, read_columns
-from pipelines.datasets.store import MemoryStore
+from pipelines.datasets.store import MemoryStore, open_store
 from pipelines.errors import IntegrityError, MissingObjectError
 
 COLUMNS = ("id", "text", "dedup.keep", "digest", "list", "same")
@@ -109,3 +109,15 @@ def test_absent_objects_absent_columns_and_changed_pages_are_errors():
     store.put("part", bytes(body))
     with pytest.raises(IntegrityError):
         read_columns(store, "part", list(COLUMNS))
+
+
+@pytest.mark.s3
+def test_a_bucket_gives_the_same_by_ranges(s3_prefix):
+    store = open_store(s3_prefix)
+    body = stored(700, 100).get("part")
+    store.put("datasets/part", body)
+    for columns in (["digest"], ["text", "id"], list(COLUMNS)):
+        assert read_columns(store, "datasets/part", columns).equals(read_parquet(body, columns))
+    assert RangedParquet(store, "datasets/part").read(["text"], [6]).equals(read_parquet(body, ["text"]).slice(600))
+    with pytest.raises(MissingObjectError):
+        RangedParquet(store, "datasets/other")

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 
 from cluster.cli import main
 from jobs import pretrain
+from jobs.pretrain_begin import plan_of
 from jobs.runtime.context import Context
 from jobs.runtime.cost import Request, plan_job
 from jobs.runtime.progress import Progress
@@ -87,7 +88,7 @@ def test_a_ramp_moves_the_shares_from_the_first_to_the_last_weights(root):
     config = replace(
         CONFIG, weights={"en.web.*": 1, "zh.web.*": 9}, ramp_from={"en.web.*": 9, "zh.web.*": 1}, ramp_fraction=1.0
     )
-    plan, _ = pretrain.plan_of(config, context_of(root))
+    plan, _ = plan_of(config, context_of(root))
     shares = [sum(c.share for c in s.cells if c.name == "zh.web.q1") / 65_536 for s in plan.segments]
     assert len(shares) == 16 and shares == sorted(shares)
     assert shares[0] == pytest.approx(0.125, abs=0.001) and shares[-1] == pytest.approx(0.875, abs=0.001)
@@ -97,7 +98,7 @@ def test_a_ramp_moves_the_shares_from_the_first_to_the_last_weights(root):
 def test_further_datasets_join_the_mixture_under_names_of_their_own(root):
     write_tokens(open_store(root), {"en.web.q0": CELLS["en.web.q0"], "en.stem.q1": CELLS["zh.web.q1"]}, name="new")
     config = replace(CONFIG, also=("new",), weights={"en.web.q0": 1, "new/en.web.q0": 1, "*.stem.*": 2})
-    plan, _ = pretrain.plan_of(config, context_of(root))
+    plan, _ = plan_of(config, context_of(root))
     assert {c.name: c.share for c in plan.segments[0].cells} == {
         "en.stem.q1": 32_768,
         "en.web.q0": 16_384,
