@@ -100,14 +100,13 @@ class Engine:
         self._parts = range(bounds[self.place.pipe], bounds[self.place.pipe + 1])
         self._parameters = self._materialise(decoder, weights, grid)
         if config.compile_model:
-            for i in self._parts:
-                if 0 < i <= model.layers:
-                    decoder.layers[i - 1].compile_inside()
+            decoder.compile_layers(self._parts)
         groups = _groups(self._parameters, self.decayed, config)
         self._optimizer = _CheckedAdamW(groups, config, check=config.zero_stage == 0)
         # Stages exchange activations of one shape, and a compiled layer is made for one.
         self._has_one_shape = config.pipeline_stages > 1 or config.compile_model
-        self._pipeline = None
+        self._pipeline: Pipeline | None = None
+        module: torch.nn.Module = decoder
         if config.pipeline_stages > 1:
             self._pipeline = Pipeline(decoder, self._parts)
             module = _quietly(_pipeline_module, self._pipeline, bounds, topology)
@@ -115,7 +114,7 @@ class Engine:
         # DeepSpeed hangs its state on parameters and optimizers as it goes: no checker knows these types.
         self._engine: Any = _quietly(
             deepspeed.initialize,
-            model=module if self._pipeline else decoder,
+            model=module,
             optimizer=self._optimizer,
             mpu=grid,
             config=self._settings,
@@ -136,7 +135,7 @@ class Engine:
         self._engine.train()
         batches = list(self._micro_batches(rows, micro_steps))
         if self._pipeline:
-            losses = self._train_pipeline(batches, self.data_size * micro_steps / trained_tokens)
+            losses = self._train_pipeline(self._pipeline, batches, self.data_size * micro_steps / trained_tokens)
         else:
             losses = []
             for batch in batches:
@@ -161,9 +160,10 @@ class Engine:
         """Sum of token losses of rows that every rank passes alike (ZeRO-3 gathers weights on the way)."""
         self._engine.eval()
         batches = list(self._micro_batches(rows, -(-len(rows) // self.config.micro_batch_rows)))
-        if not self._pipeline:
+        if self._pipeline is None:
             return sum(float(self._engine(*batch).sum()) for batch in batches)
-        self._begin_pipeline(batches, 1.0)
+        if self._pipeline.begin(batches, 1.0):
+            self._engine.reset_activation_shape()
         self._engine.eval_batch(
             self._pipeline.batches(), reduce_output=None, bcast_loss=False, num_micro_batches=len(batches)
         )
@@ -220,17 +220,14 @@ class Engine:
                 )
         return {name: held[name] for name in self.shapes if name in held}
 
-    def _train_pipeline(self, batches: list[Batch], scale: float) -> list[Tensor]:
-        self._begin_pipeline(batches, scale)
+    def _train_pipeline(self, pipeline: Pipeline, batches: list[Batch], scale: float) -> list[Tensor]:
+        if pipeline.begin(batches, scale):
+            self._engine.reset_activation_shape()
         rows = self.config.micro_batch_rows * self.data_size * len(batches)
         if rows != self._engine.train_batch_size():
             self._engine.set_train_batch_size(rows)
-        self._engine.train_batch(self._pipeline.batches())
-        return self._pipeline.losses
-
-    def _begin_pipeline(self, batches: list[Batch], scale: float) -> None:
-        if self._pipeline.begin(batches, scale):
-            self._engine.reset_activation_shape()
+        self._engine.train_batch(pipeline.batches())
+        return pipeline.losses
 
     def _micro_batches(self, rows: Sequence[RowArrays], micro_steps: int) -> Iterator[Batch]:
         size = self.config.micro_batch_rows
@@ -359,7 +356,7 @@ def _pipeline_module(pipeline: Pipeline, bounds: list[int], topology: Any) -> An
     from deepspeed.pipe import PipelineModule, TiedLayerSpec
 
     decoder = pipeline.decoder
-    parts = [decoder.get_submodule(name) for name in decoder.part_names]
+    parts: list[Any] = [decoder.get_submodule(name) for name in decoder.part_names]
 
     class Tied(TiedLayerSpec):
         def build(self, **_: Any) -> Any:
@@ -387,6 +384,8 @@ def _settings(config: EngineConfig, parameters: int, data_size: int, *, on_gpu: 
         "reduce_bucket_size": bucket,
         "allgather_bucket_size": bucket,
         "stage3_param_persistence_threshold": config.persist_below_parameters,
+        # Stage 3 updates group by group; at its start it takes fp32 gradients of the largest.
+        "sub_group_size": min(max(parameters // 8, 10_000_000), 1_000_000_000),
     }
     if config.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}

@@ -225,20 +225,22 @@ def main() -> None:
     line: dict[str, Any] = {"benchmark": "engine", "rounds": arguments.rounds, "steps": arguments.steps, "ranks": 2}
     if arguments.only in (None, "time"):
         ranks = run_ranks(time_steps, 2, arguments.rounds, arguments.steps)
-        note(f"{'loop':8} {'ms a step':>10} {'CPU ms a rank':>14} {'to bare, by round':>20}")
+        bare_cpu = median(cpu for rank in ranks for _, cpu in rank["bare"])
+        note(f"{'loop':8} {'ms a step':>10} {'CPU ms a rank':>14} {'to bare, by round':>20} {'CPU to bare':>22}")
         for name in ranks[0]:
             walls = [wall for wall, _ in ranks[0][name]]
             cpus = [sum(rank[name][i][1] for rank in ranks) / 2 for i in range(arguments.rounds)]
             ratios = [wall / bare for wall, (bare, _) in zip(walls, ranks[0]["bare"], strict=True)]
             note(
                 f"{name:8} {1e3 * median(walls):10.1f} {1e3 * median(cpus):14.1f} {median(ratios):8.2f} "
-                f"({min(ratios):.2f}..{max(ratios):.2f})"
+                f"({min(ratios):.2f}..{max(ratios):.2f}) {median(cpus) / bare_cpu:22.2f}"
             )
             line |= {f"{name}_ms": round(1e3 * median(walls), 1), f"{name}_cpu_ms": round(1e3 * median(cpus), 1)}
             if name != "bare":
                 line |= {
                     name: round(median(ratios), 3),
                     f"{name}_spread": [round(min(ratios), 3), round(max(ratios), 3)],
+                    f"{name}_cpu": round(median(cpus) / bare_cpu, 3),
                 }
     if arguments.only in (None, "agreement"):
         note(f"{'':32} {'layout':8} {'loss':>10} {'norm, relative':>16} {'its median':>12}")

@@ -100,7 +100,7 @@ def _common(one: Intervals, two: Intervals) -> tuple[np.ndarray, np.ndarray, np.
     """What both cover: (places in one, places in two, lengths), in rising order."""
     ends_one, ends_two = one.starts + one.lengths, two.starts + two.lengths
     if one.starts[0] >= ends_two[-1] or two.starts[0] >= ends_one[-1]:
-        return (np.empty(0, np.int64),) * 3
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     low = np.searchsorted(ends_two, one.starts, side="right")  # the first of two that ends after one begins
     high = np.searchsorted(two.starts, ends_one, side="left")
     counts = np.maximum(high - low, 0)

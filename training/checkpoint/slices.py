@@ -171,9 +171,10 @@ def read_table(store: Store, key: str, sha256: str) -> list[Slice]:
     table = json.loads(encoded)
     if table.get("format") not in (TABLE_FORMAT, WHOLE_RUN_FORMAT):
         raise IntegrityError(f"{key} has format {table.get('format')!r}, expected {TABLE_FORMAT!r}", key=key)
-    return [
-        Slice(**{k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}) for part in table["slices"]
+    fields: list[dict[str, Any]] = [
+        {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()} for part in table["slices"]
     ]
+    return [Slice(**part) for part in fields]
 
 
 def check_tiling(shapes: dict[str, Shape], slices: Iterable[Slice]) -> dict[str, list[Slice]]:
@@ -280,7 +281,7 @@ def _pages(elements: npt.NDArray[np.float32]) -> bytes:
     pages[:whole, :PAGE_ELEMENTS] = bits[: whole * PAGE_ELEMENTS].reshape(whole, PAGE_ELEMENTS)
     pages[whole:, : len(elements) - whole * PAGE_ELEMENTS] = bits[whole * PAGE_ELEMENTS :]
     for page in pages:
-        page[PAGE_ELEMENTS] = crc32c.crc32c(page[:PAGE_ELEMENTS])
+        page[PAGE_ELEMENTS] = crc32c.crc32c(page[:PAGE_ELEMENTS].data)
     return pages.tobytes()
 
 

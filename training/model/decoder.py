@@ -138,6 +138,12 @@ class Decoder(nn.Module):
         last = "embedding" if self.config.tied_embeddings else "unembedding"
         return ["embedding", *(f"layers.{i}" for i in range(len(self.layers))), "final_norm", last]
 
+    def compile_layers(self, parts: range) -> None:
+        """Compile the layers among these parts of the chain."""
+        for i in parts:
+            if isinstance(layer := self.get_submodule(self.part_names[i]), Layer):
+                layer.compile_inside()
+
     def span(self, x: Tensor, first: int, last: int, batch: Batch) -> Tensor:
         """The parts [first, last) of the chain: ids (B, L) or (B, L, D) in; (B, L, D), or losses by row (B,), out."""
         layers, parts = range(max(first - 1, 0), min(last - 1, len(self.layers))), len(self.layers) + 3

@@ -107,7 +107,10 @@ def curve() -> list[tuple[list[float], float, float]]:
 
 
 CONFIGS = [replace(ENGINE, zero_stage=stage) for stage in (0, 1, 2, 3)]
-LOW = [replace(ENGINE, zero_stage=stage, precision="bf16") for stage in (1, 3)]
+LOW = [
+    replace(ENGINE, precision="bf16", **layout)
+    for layout in ({"zero_stage": 1}, {"zero_stage": 3}, {"tensor_parallel": 2}, {"pipeline_stages": 2})
+]
 LAYOUTS = {
     1: CONFIGS,
     2: [
@@ -160,7 +163,7 @@ def test_compiled_layers_have_the_losses_of_plain_ones(curve):
 def test_bf16_stays_near_the_fp32_curve(curve):
     for runs in zip(*run_ranks(train_each, 2, LOW), strict=True):
         for step, (_, loss, norm) in enumerate(curve):
-            assert sum(run[step]["nll"] for run in runs) == pytest.approx(loss, rel=5e-3)
+            assert sum(run[step]["nll"] for run in runs if run[step]["speaks"]) == pytest.approx(loss, rel=5e-3)
             assert runs[0][step]["norm"] == pytest.approx(norm, rel=5e-2)
 
 
