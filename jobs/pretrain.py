@@ -231,6 +231,7 @@ def _fit(config: Config, context: Context, name: str, settings: dict[str, Any]) 
             "root": context.root,
             "run": name,
             "job": context.run_id,
+            "collective_timeout_s": config.collective_timeout_s,
             "report_every_steps": max(config.all_steps // 20, 1),
             "settings": settings,
         },

@@ -14,13 +14,19 @@ from pipelines.errors import GristmillError, MissingObjectError
 
 def train_worker(task: dict[str, Any]) -> None:
     """Train on this rank.  An error of ours is noted: Ray would restart the workers only to meet it again."""
+    import ray
     import ray.train
 
+    from training.engine import reorder_ranks
     from training.loop import LoopSettings, train
 
     store = open_store(task["root"])
     if read_note(store, task["run"], task["job"]) is not None:
         return
+
+    here, worker = ray.get_runtime_context(), ray.train.get_context()
+    place = (here.get_node_id(), here.get_node_labels().get("rack", ""), worker.get_local_rank())
+    reorder_ranks(place, timeout_s=task["collective_timeout_s"])
 
     def on_step(metrics: dict[str, Any]) -> None:
         if metrics["step"] % task["report_every_steps"] == 0:  # equal on all ranks: report is a barrier

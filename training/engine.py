@@ -12,6 +12,7 @@ would not meet in their collectives.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
@@ -32,6 +33,7 @@ from training.layout import (
     bucket_elements,
     cut_dimension,
     data_size,
+    order_ranks,
     place_of,
     stage_bounds,
     tensor_box,
@@ -261,6 +263,40 @@ def join_process_group(*, rank: int, world_size: int, init_method: str, timeout_
     )
 
 
+def reorder_ranks(place: tuple[str, str, int], *, timeout_s: float = 300.0) -> int:
+    """Number the ranks of the process group by `order_ranks`; this one's number.  Collective.
+
+    `place` is this rank's (node, rack, GPU). Where the numbers stay, so does the group; else it is made anew.
+    """
+    group = torch.distributed
+    places: list[tuple[str, str, int]] = [place] * group.get_world_size()
+    group.all_gather_object(places, place)
+    order, rank = order_ranks(places), group.get_rank()
+    if order == list(range(len(order))):
+        return rank
+    meeting: list[str | None] = [None]
+    if rank == order[0]:
+        with socket.socket() as free:  # the new rank 0 keeps the group's store
+            free.bind(("", 0))
+            meeting = [f"tcp://{_address()}:{free.getsockname()[1]}"]
+    group.broadcast_object_list(meeting, src=order[0])
+    group.destroy_process_group()
+    rank = order.index(rank)
+    join_process_group(rank=rank, world_size=len(order), init_method=str(meeting[0]), timeout_s=timeout_s)
+    os.environ["RANK"] = str(rank)
+    return rank
+
+
+def _address() -> str:
+    """Where other ranks reach this machine: the way to the group's first store, if a launcher told one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((os.environ.get("MASTER_ADDR", "127.0.0.1"), 9))  # sends nothing
+            return probe.getsockname()[0]
+        except OSError:
+            return socket.gethostbyname(socket.gethostname())
+
+
 def library_versions() -> dict[str, str]:
     """What a checkpoint records of the engine."""
     import deepspeed
@@ -418,7 +454,8 @@ class _CheckedAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], config: EngineConfig, *, check: bool) -> None:
         """`check` is for stage 0: with ZeRO the gradients here are this rank's part only."""
-        super().__init__(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps)
+        fused = groups[0]["params"][0].is_cuda and config.offload == "none"  # one kernel for all of a group's elements
+        super().__init__(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=fused)
         self._check, self._clip = check, config.gradient_clip
         self.grad_norm, self.applied = 0.0, True
 

@@ -11,17 +11,19 @@ no GPU is idle because of divisibility alone: 24 GPUs are 24 data-parallel ranks
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from training.hardware import Gpu
+from training.layout import bucket_elements, stage_bounds
 from training.model.decoder import ModelConfig
 from training.step_metrics import step_flops
 
 EXPOSED = 0.25  # share of gradient and weight traffic that compute does not hide (fitted with the table above)
 RUNTIME_GB = 2.5  # CUDA context, NCCL, workspaces, fragmentation
-BUCKET_BYTES = 4 * 5e8 * 2  # two buckets of half a billion elements in fp32: DeepSpeed's default, the upper bound
 _MICRO_BATCHES = (1, 2, 4, 8, 16)
 
 
@@ -106,9 +108,14 @@ def layout(
     )
 
 
-def stage_layers(layers: int, stages: int) -> list[int]:
-    """Layers of each pipeline stage: as even as whole layers allow, the last the smaller: it has the logits."""
-    return [layers // stages + (number < layers % stages) for number in range(stages)]
+@cache
+def stage_layers(model: ModelConfig, stages: int) -> list[int]:
+    """Layers of each pipeline stage as the engine cuts them: by parameters, embedding and logits included."""
+    table = model.vocab_size * model.d_model
+    outside = model.d_model + table * (1 if model.tied_embeddings else 2)
+    layer = (model.parameters - outside) // model.layers
+    bounds = stage_bounds([table, *[layer] * model.layers, model.d_model + table], stages)
+    return [min(last, model.layers + 1) - max(first, 1) for first, last in itertools.pairwise(bounds)]
 
 
 def _shapes(model: ModelConfig, gpus: int, per_node: int, rows: int) -> Iterator[tuple[int, int, int, int]]:
@@ -138,7 +145,7 @@ def _layout(
     again: bool,
 ) -> Layout:
     model, length = work.model, work.sequence_length
-    stages = stage_layers(model.layers, pipeline)
+    stages = stage_layers(model, pipeline)
     micro_steps = math.ceil(math.ceil(work.rows_per_batch / data) / micro)
     memory = max(
         _stage_bytes(work, stages, number, data, tensor, zero, micro, micro_steps, again)
@@ -208,7 +215,8 @@ def _stage_bytes(
     activations = every * border + layer if again else every * layer
     if number == len(stages) - 1:
         activations += micro * work.sequence_length * model.vocab_size * (size + 4)  # logits, and their softmax in fp32
-    return held + activations + min(BUCKET_BYTES, 8 * parameters)
+    buckets = 2 * 4 * bucket_elements(int(parameters), data)  # one filled in fp32 while the other is reduced
+    return held + activations + buckets
 
 
 def _activation_bytes(model: ModelConfig, tensor: int, size: int) -> float:

@@ -42,7 +42,8 @@ def test_24_gpus_all_work_although_64_layers_divide_by_none_of_their_thirds():
     assert found and found[0].idle_gpus == 0 and found[0].gpus == 24
     thirds = [one for one in found if one.pipeline % 3 == 0]
     assert thirds and all(one.idle_gpus == 0 for one in thirds)
-    assert stage_layers(64, 3) == [22, 21, 21]
+    thirds = stage_layers(model, 3)
+    assert sum(thirds) == 64 and max(thirds) - min(thirds) <= 1 and thirds == thirds[::-1]
 
 
 def test_every_layout_listed_fits_and_uses_no_gpu_twice():
