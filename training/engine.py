@@ -158,23 +158,27 @@ class Engine:
         )
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[RowArrays]) -> float:
-        """Sum of token losses of rows that every rank passes alike (ZeRO-3 gathers weights on the way)."""
+    def evaluate(self, rows: Sequence[RowArrays]) -> np.ndarray:
+        """Sum of token losses of each row, float64; every rank passes the same rows (ZeRO-3 gathers on the way)."""
         self._engine.eval()
         batches = list(self._micro_batches(rows, -(-len(rows) // self.config.micro_batch_rows)))
+        if not batches:
+            return np.zeros(0)
         if self._pipeline is None:
-            return sum(float(self._engine(*batch).sum()) for batch in batches)
+            losses = torch.cat([self._engine(*batch) for batch in batches]).double()
+            return losses[: len(rows)].cpu().numpy()
         if self._pipeline.begin(batches, 1.0):
             self._engine.reset_activation_shape()
         self._engine.eval_batch(
             self._pipeline.batches(), reduce_output=None, bcast_loss=False, num_micro_batches=len(batches)
         )
         last = self.config.pipeline_stages - 1
-        losses = self._pipeline.losses if self.place.pipe == last else [torch.zeros(1, device=self.device)]
-        summed = torch.cat(losses).double().sum()
+        losses = torch.zeros(sum(len(batch[0]) for batch in batches), dtype=torch.float64, device=self.device)
+        if self.place.pipe == last:
+            losses = torch.cat(self._pipeline.losses).double()
         grid = self._engine.grid
-        torch.distributed.broadcast(summed, grid.stage_to_global(last), group=grid.get_pipe_parallel_group())
-        return float(summed)
+        torch.distributed.broadcast(losses, grid.stage_to_global(last), group=grid.get_pipe_parallel_group())
+        return losses[: len(rows)].cpu().numpy()
 
     def fragments(self, *, owned: bool) -> Iterator[Fragment]:
         """What this rank holds of every parameter, in the model's order.

@@ -179,6 +179,7 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
     engine = _engine(trained.log, LARGE, layout, trained.source)
     attempt = Attempt(trained.log, {}) if engine.rank == 0 else None
     took: dict[str, list[float]] = {"ours": [], "uploaded": [], "torch_save": []}
+    buffers = None
     for turn in range(rounds + 1):
         torch.distributed.barrier()
         began = time.perf_counter()
@@ -191,6 +192,7 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
             model=LARGE,
             probe=trained.probe,
             facts={"attempt": 1, "loss": 0.0},
+            into=buffers,
         )
         waited = time.perf_counter() - began
         save.wait()
@@ -199,6 +201,7 @@ def write_large(root: str, layout: Layout, rounds: int) -> dict[str, list[float]
         began = time.perf_counter()
         save.commit(attempt)
         waited += time.perf_counter() - began
+        buffers = save.copies
         torch.distributed.barrier()
         began = time.perf_counter()
         body = {f"{run.parameter}.{run.offset}": run.tensors for run in engine.fragments(owned=True)}

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -48,7 +49,9 @@ def _litdata_write(place: Path, tokens: np.ndarray) -> None:
 def _litdata_open(place: Path) -> Any:
     from litdata import StreamingDataset, TokensLoader
 
-    return StreamingDataset(str(place), item_loader=TokensLoader(block_size=LENGTH + 1), shuffle=True, seed=1)
+    loader = TokensLoader(block_size=LENGTH + 1)
+    # What it sets by itself for more than one rank, and refuses a state by.
+    return StreamingDataset(str(place), item_loader=loader, shuffle=True, seed=1, drop_last=True)
 
 
 def _litdata_read(place: Path) -> Iterator[np.ndarray]:
@@ -166,7 +169,7 @@ def _group(
     name: str, root: Path, place: Path, *, world: int, steps: int, batch: int, **options: bool
 ) -> list[list[str]]:
     """For each step the rows' hashes in the order of the ranks."""
-    for old in root.glob("group*"):
+    for old in (*root.glob("group*"), *root.glob("rank-*")):
         old.unlink()
     ranks = []
     for rank in range(world):
@@ -216,7 +219,8 @@ def _rank(task: dict[str, Any]) -> None:
     if task.get("save") and task["rank"] == 0:
         state.write_text(json.dumps(loader.state_dict()))
     Path(task["out"]).write_text(json.dumps(steps))
-    torch.distributed.barrier()
+    while len(list(Path(task["root"]).glob("rank-*"))) < task["world"]:  # who leaves early breaks the others' group
+        time.sleep(0.05)
     os._exit(0)  # what the peers leave running is not waited for
 
 

@@ -54,8 +54,8 @@ class TrainedModel(Protocol):
         """Make the filled fragments count."""
         ...
 
-    def evaluate(self, rows: Sequence[RowArrays]) -> float:
-        """Sum of token losses."""
+    def evaluate(self, rows: Sequence[RowArrays]) -> np.ndarray:
+        """Sum of token losses of each row."""
         ...
 
 
@@ -96,7 +96,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _HostRun:
+class HostRun:
     """A copy of an owned run in host memory."""
 
     parameter: str
@@ -124,14 +124,18 @@ class Save:
         model: ModelConfig,
         probe: Sequence[RowArrays],
         facts: dict[str, Any],
+        into: list[HostRun] | None = None,
     ) -> None:
-        """Take the probe loss and the copies: what training waits for."""
+        """Take the probe loss and the copies: what training waits for.
+
+        `into`: `copies` of a save of the same engine that has ended; fresh memory costs more than the copying.
+        """
         self._engine, self._store, self._run, self._model = engine, store, run, model
         self.progress, self._probe, self._facts = progress, probe, facts
-        self._probe_losses = [engine.evaluate([row]) for row in probe]
+        self._probe_losses: list[float] = engine.evaluate(probe).tolist()
         self._where = f"runs/{run}/checkpoints/step-{progress.step:08d}/{folder}"
         self._adam_steps = engine.adam_steps
-        self._copies = _copies_of(engine)
+        self.copies = _copies_of(engine, into)
         self._sha256: str | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._upload, name="checkpoint", daemon=True)
@@ -186,11 +190,10 @@ class Save:
     def _upload(self) -> None:
         try:
             self._sha256 = write_slices(
-                self._store, self._where, self._engine.rank, self._copies, self._engine.shapes
+                self._store, self._where, self._engine.rank, self.copies, self._engine.shapes
             )
         except BaseException as error:  # noqa: BLE001
             self._error = error  # told at the commit, on every rank
-        self._copies = []
 
     def _body(self, tables: list[str]) -> bytes:
         engine = self._engine
@@ -265,8 +268,8 @@ def prove(engine: TrainedModel, reader: CheckpointReader, probe: Sequence[RowArr
     Rows that hold other tokens now (pages of them were taken down) prove nothing and are left out.
     """
     engine.after_load(adam_steps=reader.body["adam_steps"]["decayed"])
-    known = zip(probe, reader.body["probe"].get("rows", ()), strict=False)
-    pairs = [(engine.evaluate([row]), told["loss"]) for row, told in known if f"{row.digest:016x}" == told["digest"]]
+    known = zip(probe, engine.evaluate(probe).tolist(), reader.body["probe"].get("rows", ()), strict=False)
+    pairs = [(loss, told["loss"]) for row, loss, told in known if f"{row.digest:016x}" == told["digest"]]
     found, stored = (sum(losses) for losses in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
     precisions = {engine.precision, reader.body["written_by"]["precision"]}
     tolerance = max(PROBE_TOLERANCE[precision] for precision in precisions)
@@ -295,16 +298,17 @@ def load_decoder(reader: CheckpointReader) -> Decoder:
 
 
 @torch.no_grad()
-def _copies_of(engine: TrainedModel) -> list[_HostRun]:
+def _copies_of(engine: TrainedModel, into: list[HostRun] | None) -> list[HostRun]:
     """The owned runs in host memory; from a GPU into pinned memory, all copies under way at once."""
     copies = []
-    for run in engine.fragments(owned=True):
-        tensors = {}
+    for number, run in enumerate(engine.fragments(owned=True)):
+        tensors = into[number].tensors if into else {}
         for state in STATES:
             source = run.tensors[state].detach()
-            tensors[state] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
+            if not into:
+                tensors[state] = torch.empty(source.shape, dtype=source.dtype, pin_memory=source.is_cuda)
             tensors[state].copy_(source, non_blocking=True)
-        copies.append(_HostRun(run.parameter, run.start, run.size, run.offset, tensors))
+        copies.append(HostRun(run.parameter, run.start, run.size, run.offset, tensors))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return copies

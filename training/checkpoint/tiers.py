@@ -15,7 +15,7 @@ from pipelines.errors import IntegrityError, MissingObjectError, StoreError
 from training.checkpoint.local import LocalCheckpoint, LocalTier
 from training.checkpoint.reader import CheckpointReader
 from training.checkpoint.retention import Retention, is_milestone
-from training.checkpoint.saved import Progress, Save, TrainedModel, fill, prove, read_runs
+from training.checkpoint.saved import HostRun, Progress, Save, TrainedModel, fill, prove, read_runs
 from training.data.rows import RowArrays
 from training.model.decoder import ModelConfig
 from training.run_log import Attempt, RunState
@@ -94,6 +94,7 @@ class Tiers:
         self._local = LocalTier(settings.local_folder, run) if settings.local_folder else None
         self._in_flight: tuple[Save, bool] | None = None  # to the store; is it a milestone
         self._local_in_flight: Save | None = None
+        self._buffers: dict[str, list[HostRun]] = {}  # of the saves that have ended, by the store that they went to
         self._saved: Progress | None = None  # by the newest checkpoint of the store
 
     def restore(self, state: RunState) -> Moment | None:
@@ -184,6 +185,7 @@ class Tiers:
             model=self._model,
             probe=self._probe,
             facts={**self._facts, "loss": now.loss, "voids": list(now.voids)},
+            into=self._buffers.pop(store.location, None),
         )
 
     def _is_milestone(self, now: Progress) -> bool:
@@ -200,7 +202,7 @@ class Tiers:
             return
         save, milestone = self._in_flight
         save.commit(self._writer, milestone=milestone)
-        self._in_flight = None
+        self._in_flight, self._buffers[self._store.location] = None, save.copies
         if self._writer is not None and self._retention is not None:
             self._facts["parent"] = _named(self._writer.log.state.checkpoint or {})
             self._retention.begin()
@@ -212,6 +214,7 @@ class Tiers:
         with contextlib.suppress(StoreError):
             self._local_in_flight.commit_beside()
             self._local.remove_old()
+        self._buffers[self._local.store.location] = self._local_in_flight.copies
         self._local_in_flight = None
 
     def _know(self, entry: dict[str, Any] | None) -> None:

@@ -95,7 +95,7 @@ def train(config: EngineConfig) -> list[dict[str, Any]]:
                 "norm": outcome.grad_norm,
                 "applied": outcome.applied,
                 "speaks": engine.speaks,
-                "evaluated": engine.evaluate(rows_of(0)),
+                "evaluated": float(engine.evaluate(rows_of(0)).sum()),
             }
         )
     return steps
