@@ -385,7 +385,11 @@ def peers_resumed(root: Path, tokens: np.ndarray) -> dict[str, Any]:
             made[f"resume_{name}"] = None
             continue
         (root / name).mkdir(parents=True)
-        made[f"resume_{name}"] = resumed(name, root / name, tokens[:2_000_000])
+        try:
+            made[f"resume_{name}"] = resumed(name, root / name, tokens[:2_000_000])
+        except RuntimeError as error:  # a rank of the peer's ended; its last words are in the message
+            note(str(error))
+            made[f"resume_{name}"] = None
     return made
 
 
