@@ -17,8 +17,8 @@ def train_worker(task: dict[str, Any]) -> None:
     import ray
     import ray.train
 
-    from training.engine import reorder_ranks
     from training.loop import LoopSettings, train
+    from training.process_group import reorder_ranks
 
     store = open_store(task["root"])
     if read_note(store, task["run"], task["job"]) is not None:

@@ -12,12 +12,10 @@ would not meet in their collectives.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from datetime import timedelta
 from io import StringIO
 from typing import Any
 
@@ -33,7 +31,6 @@ from training.layout import (
     bucket_elements,
     cut_dimension,
     data_size,
-    order_ranks,
     place_of,
     stage_bounds,
     tensor_box,
@@ -73,7 +70,7 @@ class Engine:
     def __init__(
         self, model: ModelConfig, weights: Callable[[str], Tensor], config: EngineConfig, special: SpecialTokens
     ) -> None:
-        """Build this rank's shard; the process group must exist (`join_process_group` makes one).
+        """Build this rank's shard; the process group must exist.
 
         `weights` gives a whole parameter of the model by name, float32 on the host: one at a time is held.
         """
@@ -250,52 +247,6 @@ class Engine:
                     for field in Batch._fields
                 )
             )
-
-def join_process_group(*, rank: int, world_size: int, init_method: str, timeout_s: float = 300.0) -> None:
-    """Make the process group where no launcher has: gloo, or NCCL where there are GPUs."""
-    os.environ.setdefault("LOCAL_RANK", str(rank))  # asked for by DeepSpeed; launchers set it
-    torch.distributed.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
-        init_method=init_method,
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=timeout_s),
-    )
-
-
-def reorder_ranks(place: tuple[str, str, int], *, timeout_s: float = 300.0) -> int:
-    """Number the ranks of the process group by `order_ranks`; this one's number.  Collective.
-
-    `place` is this rank's (node, rack, GPU). Where the numbers stay, so does the group; else it is made anew.
-    """
-    group = torch.distributed
-    places: list[tuple[str, str, int]] = [place] * group.get_world_size()
-    group.all_gather_object(places, place)
-    order, rank = order_ranks(places), group.get_rank()
-    if order == list(range(len(order))):
-        return rank
-    meeting: list[str | None] = [None]
-    if rank == order[0]:
-        with socket.socket() as free:  # the new rank 0 keeps the group's store
-            free.bind(("", 0))
-            meeting = [f"tcp://{_address()}:{free.getsockname()[1]}"]
-    group.broadcast_object_list(meeting, src=order[0])
-    group.destroy_process_group()
-    rank = order.index(rank)
-    join_process_group(rank=rank, world_size=len(order), init_method=str(meeting[0]), timeout_s=timeout_s)
-    os.environ["RANK"] = str(rank)
-    return rank
-
-
-def _address() -> str:
-    """Where other ranks reach this machine: the way to the group's first store, if a launcher told one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((os.environ.get("MASTER_ADDR", "127.0.0.1"), 9))  # sends nothing
-            return probe.getsockname()[0]
-        except OSError:
-            return socket.gethostbyname(socket.gethostname())
-
 
 def library_versions() -> dict[str, str]:
     """What a checkpoint records of the engine."""

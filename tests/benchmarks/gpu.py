@@ -211,8 +211,9 @@ def _stream(folder: str, rows: int, length: int, steps: int, vocab_size: int) ->
 
 
 def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
-    from training.engine import Engine, join_process_group
+    from training.engine import Engine
     from training.layout import EngineConfig
+    from training.process_group import join_process_group
 
     with tempfile.NamedTemporaryFile() as meeting:
         join_process_group(rank=0, world_size=1, init_method=f"file://{meeting.name}-group")

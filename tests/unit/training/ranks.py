@@ -56,7 +56,7 @@ def run_ranks(task: Callable[..., Any], world_size: int, *arguments: Any) -> lis
 def _rank(results, task, rank: int, world_size: int, group: str, arguments: tuple[Any, ...]) -> None:
     import torch
 
-    from training.engine import join_process_group
+    from training.process_group import join_process_group
 
     torch.set_num_threads(1)
     try:

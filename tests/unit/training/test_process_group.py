@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
 from tests.unit.training.ranks import run_ranks
-from training.engine import reorder_ranks
+from training.process_group import reorder_ranks
 
 pytestmark = pytest.mark.torch
 
