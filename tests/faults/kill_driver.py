@@ -37,9 +37,16 @@ def command(root: Path, last: str, options: argparse.Namespace) -> list[str]:
     return line
 
 
+def beside(root: Path) -> dict[str, Any]:
+    """Folder and environment of a user's command, which notes its root there (gristmill.yaml) and not in the checkout."""
+    folder = Path(f"{root}-cwd")
+    folder.mkdir(parents=True, exist_ok=True)
+    return {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(CHECKOUT)}}
+
+
 def run_to_end(root: Path, last: str, options: argparse.Namespace) -> None:
     """Raises with the last lines of stderr where it fails."""
-    done = subprocess.run(command(root, last, options), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(root, last, options), **beside(root), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"to {last}: exit {done.returncode}: {done.stderr[-3000:]}")
 
@@ -47,7 +54,7 @@ def run_to_end(root: Path, last: str, options: argparse.Namespace) -> None:
 def kill_in(root: Path, job: str, options: argparse.Namespace) -> bool:
     """Start, wait for the stage's own line, a little more, kill -9; whether the process was still at work."""
     with subprocess.Popen(
-        command(root, job, options), cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(root, job, options), **beside(root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:

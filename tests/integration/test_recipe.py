@@ -107,16 +107,17 @@ def test_a_crawl_file_that_is_added_touches_only_what_is_new(tmp_path):
 def test_the_whole_trip_on_the_real_engines_ends_with_the_same_content_and_a_trained_model(whole, tmp_path):
     root = tmp_path / "root"
     line = [sys.executable, "-m", "cluster.cli", "run", "local", "--root", str(root), "--crawl", str(SAMPLE)]
-    done = subprocess.run(line, cwd=CHECKOUT, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(line, **kill_driver.beside(root), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found, expected = kill_driver.contents(root), kill_driver.contents(whole)
     assert {n: found[n] for n in expected} == expected
     for wanted in ("the crawl: read", "tokens in", "loss", "bits per byte", "tiny model", "dropped, and why", "next:"):
         assert wanted in done.stdout, done.stdout
     assert max(len(text) for text in done.stdout.splitlines() if "lies in" not in text) <= 80
-    again = subprocess.run(line, cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=True)
+    again = subprocess.run(line, **kill_driver.beside(root), capture_output=True, text=True, timeout=300, check=True)
     assert "finished before" in again.stdout
     assert kill_driver.contents(root) == found
+    assert not (CHECKOUT / "gristmill.yaml").exists(), "a test notes its root in the checkout"
 
 
 @pytest.mark.s3

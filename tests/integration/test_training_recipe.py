@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 pytest.importorskip("deepspeed")
 
 from pipelines.datasets.store import open_store
+from tests.faults.kill_driver import beside
 from tests.unit.training.token_shards import documents_of, write_tokens
 from training.data.batches import BatchPlan
 from training.data.order import Order
@@ -22,7 +23,6 @@ from training.run_log import RunLog
 
 pytestmark = [pytest.mark.ray, pytest.mark.torch]
 
-CHECKOUT = Path(__file__).parents[2]
 NAMES = ("skywork-13b", "skywork-13b-session-2", "skywork-13b-stage-2")
 SOURCES = ("en.web", "en.book", "en.paper", "en.encyclopedia", "en.misc", "en.stem", "zh.web", "zh.social")
 SOURCES += ("zh.encyclopedia", "zh.misc", "zh.other", "en.code")
@@ -52,7 +52,7 @@ def root(tmp_path_factory) -> str:
 def command(root: str, *more: str) -> subprocess.CompletedProcess[str]:
     settings = [f"--set=pretrain.{name}={value}" for name, value in SMALL.items()]
     words = [sys.executable, "-m", "cluster.cli", "run", "skywork-13b", "--root", root, *settings, *more]
-    return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(words, **beside(Path(root)), capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_recipe_of_a_published_run_goes_through_its_stages_scaled_down(root):
