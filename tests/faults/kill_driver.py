@@ -38,7 +38,7 @@ def command(root: Path, last: str, options: argparse.Namespace) -> list[str]:
 
 
 def beside(root: Path) -> dict[str, Any]:
-    """Folder and environment of a user's command, which notes its root there (gristmill.yaml) and not in the checkout."""
+    """Where a user's command runs: it notes its root in that folder (gristmill.yaml), and not in the checkout."""
     folder = Path(f"{root}-cwd")
     folder.mkdir(parents=True, exist_ok=True)
     return {"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(CHECKOUT)}}
