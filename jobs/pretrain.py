@@ -100,7 +100,7 @@ class Config:
     precision: Literal["fp32", "bf16"] = setting("fp32", "of weights and activations; masters are fp32")
     num_workers: int = setting(2, "Ray Train workers, one process and one GPU each where there are any", content=False)
     use_gpu: bool = setting(False, "give each worker a GPU and use NCCL", content=False)
-    gpu_kind: str = setting("a800-80g", "what plans and utilisation go by where use_gpu: h100-80g, ...", content=False)
+    gpu_kind: str = setting("a800-80g", "what a plan goes by where use_gpu: h100-80g, ...", content=False)
     zero_stage: Literal[0, 1, 2, 3] = setting(1, "DeepSpeed ZeRO", content=False)
     micro_batch_rows: int = setting(4, "rows that go through the model at once on a worker", content=False)
     tensor_parallel: int = setting(1, "GPUs that share each layer's matrices", content=False)
@@ -143,10 +143,9 @@ class Config:
     @property
     def all_steps(self) -> int:
         """Steps that are asked for, after scaling; at least 1."""
-        steps = self.steps
         if self.train_tokens is not None:
             return max(1, math.ceil(self.train_tokens * self.scale_tokens / self.sequence_length / self.rows_per_batch))
-        return max(1, math.ceil(steps * self.scale_tokens))
+        return max(1, math.ceil(self.steps * self.scale_tokens))
 
     @property
     def ramp_steps(self) -> int:
@@ -330,8 +329,15 @@ def _progress(context: Context, name: str, steps: int) -> Iterator[None]:
 
 
 def plan(config: Config, context: Context, request: Request) -> Plan:
-    """Layouts, time, money and mixture."""
-    from jobs.pretrain_plan import plan_pretraining
+    """Layouts, time, money and mixture; SetupError where there is no torch, whose model classes are asked."""
+    try:
+        import torch  # noqa: F401
+
+        from jobs.pretrain_plan import plan_pretraining
+    except ImportError as error:
+        raise SetupError(
+            f"planning a training needs torch ({error})", mend="make setup, or pip install 'gristmill[train]'"
+        ) from error
 
     return plan_pretraining(config, context, request)
 

@@ -23,8 +23,6 @@ VOCABULARY = 65_536  # where there are no tokens yet
 
 def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
     """Layouts, time, money, checkpoints, requests; and of the mixture what each cell gives, where there are tokens."""
-    from training.hardware import gpu
-    from training.layout_search import Work, layouts
     from training.model.decoder import ModelConfig
     from training.model.presets import preset
     from training.step_metrics import step_flops
@@ -57,7 +55,20 @@ def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
     tables: dict[str, list[dict[str, Any]]] = {"mixture": cells} if cells else {}
     if request.gpus is None:
         notes.append("--gpus N --gpu KIND tells layouts, time and money")
-        return Plan(job="pretrain", sample={}, figures=figures, notes=notes, tables=tables)
+    else:
+        found, tables["layouts"], told = _on_gpus(config, model, tokens, request.gpus, request)
+        figures |= found
+        notes += told
+    return Plan(job="pretrain", sample={}, figures=figures, notes=notes, tables=tables)
+
+
+def _on_gpus(
+    config: Any, model: Any, tokens: int, gpus: int, request: Request
+) -> tuple[dict[str, Figure], list[dict[str, Any]], list[str]]:
+    """(figures of the fastest layout, a row for each that fits, notes); ConfigError where none fits."""
+    from training.hardware import gpu
+    from training.layout_search import Work, layouts
+
     kind = gpu(request.gpu or config.gpu_kind)
     if request.gpu_dollars is not None:
         kind = replace(kind, dollars_per_hour=request.gpu_dollars)
@@ -67,22 +78,21 @@ def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
         rows_per_batch=config.rows_per_batch,
         weight_bytes=2 if config.precision == "bf16" else 4,
     )
-    fitting = layouts(work, kind, request.gpus, gpus_per_node=request.gpus_per_node)
+    fitting = layouts(work, kind, gpus, gpus_per_node=request.gpus_per_node)
     if not fitting:
         raise ConfigError(
-            f"no layout of {model.parameters / 1e9:.1f} billion parameters fits {request.gpus} GPUs of "
-            f"{kind.memory_gb:g} GB",
+            f"no layout of {model.parameters / 1e9:.1f} billion parameters fits {gpus} GPUs of {kind.memory_gb:g} GB",
             mend="more or larger GPUs, bf16, shorter rows, or a smaller model",
         )
     best = fitting[0]
     seconds = tokens / best.tokens_per_s
-    figures |= {
+    figures = {
         "tokens_per_s": Figure(value=best.tokens_per_s, unit="tokens/s"),
         "wall": Figure(value=seconds, unit="s"),
-        "dollars": Figure(value=seconds / 3600 * request.gpus * kind.dollars_per_hour, unit="$"),
+        "dollars": Figure(value=seconds / 3600 * gpus * kind.dollars_per_hour, unit="$"),
         "gpu_memory": Figure(value=best.memory_gb * 1e9, unit="B"),
     }
-    tables["layouts"] = [
+    rows = [
         {
             "DP": one.data,
             "TP": one.tensor,
@@ -99,21 +109,22 @@ def plan_pretraining(config: Any, context: Context, request: Request) -> Plan:
         }
         for one in fitting[:SHOWN]
     ]
-    chosen = {"num_workers": best.gpus, "zero_stage": best.zero_stage, "micro_batch_rows": best.micro_batch_rows}
-    if best.tensor > 1:
-        chosen["tensor_parallel"] = best.tensor
-    if best.pipeline > 1:
-        chosen["pipeline_stages"] = best.pipeline
-    if best.checkpoint_activations:
-        chosen["checkpoint_activations"] = True
-    notes.append("the first layout: " + " ".join(f"--set {name}={value}" for name, value in chosen.items()))
-    notes.append(
+    chosen = {
+        "num_workers": best.gpus,
+        "zero_stage": best.zero_stage,
+        "micro_batch_rows": best.micro_batch_rows,
+        "tensor_parallel": best.tensor,
+        "pipeline_stages": best.pipeline,
+        "checkpoint_activations": str(best.checkpoint_activations).lower(),
+    }
+    notes = [
+        "the first layout: " + " ".join(f"--set {name}={value}" for name, value in chosen.items()),
         f"speed is a model's (within 6% of Skywork-13B's published search on A800), {kind.dollars_per_hour:g} dollars "
-        "a GPU-hour a round figure (--gpu-dollars)"
-    )
+        "a GPU-hour a round figure (--gpu-dollars)",
+    ]
     if work.weight_bytes == 4:
-        notes.append("precision is fp32: with precision=bf16 matrices are multiplied many times faster")
-    return Plan(job="pretrain", sample={}, figures=figures, notes=notes, tables=tables)
+        notes.append("precision is fp32, which GPUs multiply many times slower than precision=bf16")
+    return figures, rows, notes
 
 
 def _mixture(config: Any, context: Context) -> tuple[list[dict[str, Any]], dict[str, Any], int, bool]:

@@ -16,6 +16,8 @@ def train_worker(task: dict[str, Any]) -> None:
     """Train on this rank.  An error of ours is noted: Ray would restart the workers only to meet it again."""
     import ray
     import ray.train
+    import ray.train.torch
+    import torch
 
     from training.loop import LoopSettings, train
     from training.process_group import reorder_ranks
@@ -24,6 +26,8 @@ def train_worker(task: dict[str, Any]) -> None:
     if read_note(store, task["run"], task["job"]) is not None:
         return
 
+    if (device := ray.train.torch.get_device()).type == "cuda":
+        torch.cuda.set_device(device)  # NCCL's collectives of objects go there, the first of them before the engine
     here, worker = ray.get_runtime_context(), ray.train.get_context()
     place = (here.get_node_id(), here.get_node_labels().get("rack", ""), worker.get_local_rank())
     reorder_ranks(place, timeout_s=task["collective_timeout_s"])

@@ -27,7 +27,7 @@ TORCH = "2.13.0"
 GROUPS = {
     "corpus": (1.8, 1.5, "Spark, a JRE, Ray and the text libraries"),
     "train": (0.15, 0.5, "DeepSpeed and Ray Train"),
-    "test": (0.3, 0.5, "pytest, linters and the oracles of the tests"),
+    "test": (0.5, 0.7, "pytest, linters and the oracles of the tests"),
 }
 TORCH_SIZES = {"cpu": (0.85, 0.5), "cuda": (6.0, 4)}
 EXIT_SETUP = 6

@@ -152,7 +152,8 @@ def _layout(
         for number in range(pipeline)
     )
     flops, _ = step_flops(model, 1, length)
-    reached = kind.peak_tflops * 1e12 * kind.reached_fraction
+    peak = 1e12 * (kind.peak_tflops if work.weight_bytes == 2 else kind.fp32_tflops)
+    reached = peak * kind.reached_fraction
     slowest = _slowest_share(model, length, stages)
     compute = micro * length * flops * slowest / tensor / reached * (4 / 3 if again else 1)
     rings = (6 if again else 4) * 2 * (tensor - 1) / tensor  # an all-reduce moves 2 (t - 1) / t of its bytes
@@ -178,7 +179,7 @@ def _layout(
         memory_gb=memory / 1e9 + RUNTIME_GB,
         bubble=(pipeline - 1) / (micro_steps + pipeline - 1),
         tokens_per_s=tokens,
-        mfu=tokens * flops / (used * kind.peak_tflops * 1e12),
+        mfu=tokens * flops / (used * peak),
     )
 
 
@@ -204,10 +205,9 @@ def _stage_bytes(
 ) -> float:
     model, size = work.model, work.weight_bytes
     parameters = _stage_parameters(model, stages, number) / tensor
-    masters = 12 if size == 2 or zero else 8
     weights = size / data if zero == 3 else size
     gradients = size / data if zero >= 2 else size
-    held = parameters * (weights + gradients + masters / data)
+    held = parameters * (weights + gradients + 12 / data)  # masters and moments in fp32
     layer = _activation_bytes(model, tensor, size) * micro * work.sequence_length
     border = model.d_model * size * micro * work.sequence_length
     in_flight = min(len(stages) - number, micro_steps)  # 1F1B: stage s holds p - s micro-batches

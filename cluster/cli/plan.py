@@ -16,6 +16,7 @@ from jobs.runtime.cost import Figure, Plan, Request, plan_job
 from jobs.runtime.progress import progress_for
 from pipelines.datasets.store import open_store
 from pipelines.errors import ConfigError
+from training.hardware import GPUS
 
 _MEANING = {
     "input": "bytes to read",
@@ -50,7 +51,7 @@ _MEANING = {
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of the job.")
 @click.option("--cores", type=click.IntRange(1), help="Cores to run on; default: those of this machine.")
 @click.option("--gpus", type=click.IntRange(1), help="pretrain: GPUs to lay the model out on.")
-@click.option("--gpu", metavar="KIND", help="pretrain: a100-80g, a800-80g, h100-80g, h200, h800-80g.")
+@click.option("--gpu", metavar="KIND", help=f"pretrain: {', '.join(GPUS)}.")
 @click.option("--gpus-per-node", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--gpu-dollars", type=float, metavar="PRICE", help="pretrain: dollars a GPU-hour.")
 @click.option("--fraction", default=0.01, show_default=True, help="Share of the input to sample.")

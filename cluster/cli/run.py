@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def command(
 
 def _dry_run(steps: list[Step], overrides: dict[str, Any], context: Context, *, as_json: bool) -> None:
     """The jobs and their settings; of a training, what its plan would take."""
+    import yaml
+
     from cluster.cli.plan import show_plan
     from jobs.runtime.cost import Request, plan_job
 
@@ -111,7 +114,10 @@ def _dry_run(steps: list[Step], overrides: dict[str, Any], context: Context, *, 
             settings = {**step.settings, **overrides.get(step.job, {})}
             told.append({"job": step.job, "settings": settings})
             if not as_json:
-                click.echo(f"{step.job}: {settings}")
+                click.echo(f"{step.job}:")
+                if settings:
+                    text = yaml.safe_dump(settings, allow_unicode=True, sort_keys=False)
+                    click.echo(textwrap.indent(text, "  "), nl=False)
             if step.job == "pretrain":
                 gpus = config.num_workers if config.use_gpu else None
                 plan = plan_job(step.job, config, context, Request(gpus=gpus))

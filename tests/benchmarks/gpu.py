@@ -137,7 +137,8 @@ def _measure(arguments: argparse.Namespace) -> dict[str, Any]:
     [name] = arguments.models
     config, length = _model(name, arguments.rows, toy=arguments.toy)
     rows = 2 if arguments.toy else arguments.rows
-    steps = {"ours": _ours, "torch": _plain, "hf": _hugging_face}[arguments.variant](config, rows, length)
+    prepare = {"ours": _ours, "torch": _plain, "hf": _hugging_face}[arguments.variant]
+    steps = prepare(config, rows, length, arguments.folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     tokens, squares, loss, begun = 0, 0, 0.0, 0.0
@@ -210,13 +211,12 @@ def _stream(folder: str, rows: int, length: int, steps: int, vocab_size: int) ->
             yield step.rows
 
 
-def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
+def _ours(config: ModelConfig, rows: int, _length: int, folder: str) -> Step:
     from training.engine import Engine
     from training.layout import EngineConfig
     from training.process_group import join_process_group
 
-    with tempfile.NamedTemporaryFile() as meeting:
-        join_process_group(rank=0, world_size=1, init_method=f"file://{meeting.name}-group")
+    join_process_group(rank=0, world_size=1, init_method=f"file://{tempfile.mkdtemp(dir=folder)}/group")
     fast = torch.cuda.is_available()
     layout = EngineConfig(
         zero_stage=1, precision="bf16", micro_batch_rows=rows, gradient_clip=CLIP, compile_model=fast
@@ -232,7 +232,7 @@ def _ours(config: ModelConfig, rows: int, _length: int) -> Step:
     return step
 
 
-def _plain(config: ModelConfig, _rows: int, _length: int) -> Step:
+def _plain(config: ModelConfig, _rows: int, _length: int, _folder: str) -> Step:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(device):
         model = initialise_on(Decoder(config))
@@ -241,7 +241,7 @@ def _plain(config: ModelConfig, _rows: int, _length: int) -> Step:
     return _autocast_step(model, lambda *batch: run(*batch).sum(), device)
 
 
-def _hugging_face(config: ModelConfig, _rows: int, length: int) -> Step:
+def _hugging_face(config: ModelConfig, _rows: int, length: int, _folder: str) -> Step:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

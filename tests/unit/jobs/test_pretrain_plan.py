@@ -59,7 +59,8 @@ def test_the_mixture_told_is_that_of_the_order(root):
 
 def test_layouts_come_with_time_money_and_the_settings_to_use(root):
     told = plan_job("pretrain", replace(CONFIG, model="1.3b"), context_of(root), Request(gpus=24, gpu="h200"))
-    assert told.tables["layouts"][0]["idle"] + 0 >= 0
+    for row in told.tables["layouts"]:
+        assert row["DP"] * row["TP"] * row["PP"] + row["idle"] == 24
     seconds, dollars = told.figures["wall"].value, told.figures["dollars"].value
     assert dollars == pytest.approx(seconds / 3600 * 24 * 3.5)
     dearer = Request(gpus=24, gpu="h200", gpu_dollars=7.0)
@@ -74,9 +75,14 @@ def test_a_model_that_fits_no_layout_is_an_error_with_a_mend(root):
         plan_job("pretrain", replace(CONFIG, model="skywork-13b"), context_of(root), Request(gpus=1, gpu="h100-80g"))
 
 
-def test_a_cell_read_too_often_and_one_that_ends_early_are_told(root):
+def test_a_cell_read_too_often_and_a_run_that_ends_early_are_told(root):
     told = plan_job("pretrain", replace(CONFIG, steps=2000), context_of(root), Request())
     assert any("is read" in note and "more than 5" in note for note in told.notes)
+    ramp = replace(CONFIG, steps=2000, max_laps=1, ramp_from={"zh.web.q1": 1}, ramp_fraction=0.5)
+    told = plan_job("pretrain", ramp, context_of(root), Request())
+    steps = told.figures["steps"].value
+    assert 0 < steps < 2000 and any(f"no rows left after {steps} steps" in note for note in told.notes)
+    assert max(row["laps"] for row in told.tables["mixture"]) <= 1
 
 
 def test_without_tokens_the_plan_says_so_and_still_has_layouts(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipelines.errors import ConfigError
@@ -70,6 +72,12 @@ def test_operations_of_a_token_are_those_of_the_published_figure():
     whole, without = step_flops(SKYWORK.model, 1, 4096)
     assert whole == pytest.approx(94.9e9, rel=0.002)
     assert whole - without == 6 * 65_519 * 4608
+
+
+def test_single_precision_is_slower_and_larger():
+    work = Work(model=preset("1.3b", 65_536), sequence_length=4096, rows_per_batch=64)
+    half, single = (layout(replace(work, weight_bytes=size), A800, data=8) for size in (2, 4))
+    assert single.tokens_per_s < half.tokens_per_s / 8 and single.memory_gb > half.memory_gb
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are():
